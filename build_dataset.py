@@ -1,0 +1,113 @@
+"""Build a data set: raw files -> a folder that train.py reads.
+
+python build_dataset.py                                      # data/SIGNS -> data/64x64_SIGNS
+python build_dataset.py --data_dir my_photos --output_dir data/my_photos
+python build_dataset.py --sample                             # no photos at hand: draw some
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import ctypes
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from model import TASKS, Task
+from utils import TrainingParams, UserError, run_command
+
+
+def parse_args() -> tuple[Task, argparse.Namespace]:
+    default_task = TrainingParams.model_fields["task"].default
+    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    first.add_argument("--task", default=default_task)
+    task = Task(first.parse_known_args()[0].task)  # it knows the rest of the flags
+
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--task", default=default_task, help=f"kind of problem: {', '.join(TASKS)} ({default_task})")
+    parser.add_argument("--data_dir", help="folder of the raw files (%(default)s)")
+    parser.add_argument("--output_dir", help="folder to build; it appears when all of it is there (%(default)s)")
+    parser.add_argument("--sample", action="store_true", help="draw a sample data set instead of reading --data_dir")
+    parser.add_argument("--seed", type=int, default=230, help="decides the splits and the sample (%(default)s)")
+    parser.add_argument("--overwrite", action="store_true", help="replace an existing data set by the new one")
+    task.add_build_arguments(parser)
+    return task, parser.parse_args()
+
+
+@contextlib.contextmanager
+def new_folder(folder: Path, overwrite: bool) -> Iterator[Path]:
+    """A folder to build in, which takes `folder`'s place at the end of the block, or vanishes if the block fails.
+
+    Raises:
+        UserError: `folder` is there already and not to be replaced, or is no data set, or cannot be written.
+    """
+    if folder.exists():
+        if not overwrite:
+            raise UserError(f"{folder}: there already. --overwrite replaces it.")
+        if not (folder / "dataset_params.json").is_file():
+            raise UserError(f"{folder}: not a built data set, so it is not replaced. Choose another --output_dir.")
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        for abandoned in folder.parent.glob(f".{folder.name}.building-*"):
+            if not process_is_alive(int(abandoned.suffix.split("-")[1])):
+                shutil.rmtree(abandoned)
+        building = folder.with_name(f".{folder.name}.building-{os.getpid()}")
+        building.mkdir()
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be written ({error.strerror}). Choose another --output_dir.") from None
+    try:
+        yield building
+        replace_folder(building, folder)
+    finally:
+        shutil.rmtree(building, ignore_errors=True)
+
+
+def process_is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
+
+
+def replace_folder(new: Path, folder: Path) -> None:
+    """Put `new` where `folder` is or is not; `new` is gone or holds the old one afterwards.
+
+    Two existing folders are exchanged in one step where the system can: Linux (renameat2) and macOS (renamex_np).
+    """
+    if not folder.exists():
+        os.rename(new, folder)
+        return
+    libc, exchange = ctypes.CDLL(None), 2  # RENAME_EXCHANGE and RENAME_SWAP are the same number
+    paths = os.fsencode(new), os.fsencode(folder)
+    here = -100  # AT_FDCWD
+    if sys.platform == "linux" and hasattr(libc, "renameat2"):
+        if libc.renameat2(here, paths[0], here, paths[1], exchange) == 0:
+            return
+    elif sys.platform == "darwin" and libc.renamex_np(*paths, exchange) == 0:
+        return
+    with tempfile.TemporaryDirectory(dir=folder.parent) as aside:  # a file system that cannot exchange
+        os.rename(folder, Path(aside) / folder.name)
+        os.rename(new, folder)
+
+
+def main() -> None:
+    task, args = parse_args()
+    data_dir, output_dir = Path(args.data_dir), Path(args.output_dir)
+    if not args.sample:
+        source, target = data_dir.resolve(), output_dir.resolve()
+        if source == target or source in target.parents or target in source.parents:
+            raise UserError(f"--output_dir {output_dir} and --data_dir {data_dir}: neither may be inside the other.")
+    with new_folder(output_dir, args.overwrite) as folder:
+        task.build(args, folder)
+    print(f"Built {output_dir}. Next: python train.py --model_dir experiments/base_model --data_dir {output_dir}")
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,89 @@
+"""Evaluate the weights of an experiment on a split of its data.
+
+python evaluate.py --model_dir experiments/base_model
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.data import DataLoader
+
+from model import Task, load_experiment
+from model.hardware import autocast, choose_device, choose_precision, to_device
+from model.metrics import Totals
+from utils import (
+    Progress,
+    check_writable,
+    find_checkpoint,
+    load_checkpoint,
+    logger,
+    restore_weights,
+    run_command,
+    save_json,
+    set_logger,
+)
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model_dir", default="experiments/base_model", help="folder of the experiment (%(default)s)")
+    parser.add_argument("--data_dir", help="built data set to evaluate on (the one it was trained on)")
+    parser.add_argument("--split", default="test", choices=["train", "val", "test"], help="which part (%(default)s)")
+    parser.add_argument("--restore_file", default="best", help="best, last, or the path of a checkpoint (%(default)s)")
+    parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, mps (the fastest there is)")
+    return parser.parse_args()
+
+
+@torch.inference_mode()
+def evaluate(
+    net: nn.Module,
+    loader: DataLoader[Any],
+    task: Task,
+    device: torch.device,
+    precision: torch.dtype,
+    report: Any = None,
+) -> dict[str, float]:
+    """The loss and metrics of `net` over every example of `loader`; `report`, if given, is shown each output."""
+    net.eval()
+    totals = Totals(task.metrics)
+    for inputs, labels in Progress(loader, "evaluating"):
+        inputs, labels = to_device(inputs, device), to_device(labels, device)
+        with autocast(device, precision):
+            outputs = net(inputs)
+            loss = task.loss_fn(outputs, labels)
+        totals.add(outputs, labels, loss)
+        if report is not None:
+            report.add(outputs, labels)
+    return totals.compute()
+
+
+def main() -> None:
+    args = parse_args()
+    model_dir = Path(args.model_dir)
+    task, params = load_experiment(model_dir, args.data_dir)
+    device = choose_device(args.device)
+    path = find_checkpoint(model_dir, args.restore_file)
+    checkpoint = load_checkpoint(path)
+    check_writable(model_dir)
+    set_logger(model_dir / "evaluate.log")
+
+    loader = task.fetch_dataloader([args.split], params.data_dir, params, device, evaluating=True)[args.split]
+    net = task.Net(params).to(device)
+    restore_weights(net, checkpoint)
+    report = task.Report(loader, params)
+    numbers = evaluate(net, loader, task, device, choose_precision(device, params.precision), report)
+
+    logger.info("%s on the %s split of %s:", path, args.split, params.data_dir)
+    logger.info("\n%s\n", report.write(model_dir, args.split))
+    logger.info("  ".join(f"{name} {value:.4f}" for name, value in numbers.items()))
+    weights = f"{args.restore_file}_weights" if args.restore_file in ("best", "last") else path.stem
+    save_json(numbers, model_dir / f"metrics_{args.split}_{weights}.json")
+
+
+if __name__ == "__main__":
+    run_command(main)

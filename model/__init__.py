@@ -1,0 +1,108 @@
+"""The tasks, by name. A task is a folder of this one; each of its files is imported when it is first needed."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from utils import JsonFile, TrainingParams, UserError, check_writable, did_you_mean, read_run, save_json
+
+TASKS = ("image_classification",)
+
+# what a task offers, and the file of its folder that holds it
+PARTS = {
+    "Params": "params",
+    "DataParams": "params",
+    "add_build_arguments": "dataset",
+    "build": "dataset",
+    "fetch_dataloader": "data_loader",
+    "Net": "net",
+    "loss_fn": "net",
+    "metrics": "net",
+    "Report": "report",
+}
+
+
+class Task:
+    """The task `name`: `Task("image_classification").Net` is model/image_classification/net.py's `Net`."""
+
+    def __init__(self, name: str):
+        if name not in TASKS:
+            raise UserError(f"{name}: no such task.{did_you_mean(name, TASKS)} The tasks are: {', '.join(TASKS)}.")
+        self.name = name
+
+    def __getattr__(self, part: str) -> Any:
+        if part not in PARTS:
+            raise AttributeError(f"a task has no {part}")
+        return getattr(import_module(f"model.{self.name}.{PARTS[part]}"), part)
+
+
+def load_experiment(model_dir: Path, data_dir: str | None = None) -> tuple[Task, Any]:
+    """The task and the checked parameters of `model_dir`/params.json, with what the data decides attached.
+
+    The data set is `data_dir`, or the one that params.json names, or that of the last run here, or the task's default.
+
+    Raises:
+        UserError: params.json or the data set is missing, or anything in them is wrong.
+    """
+    file = read_params(model_dir)
+    task = task_of(file)
+    params = file.validate(task.Params)
+    if data_dir is None and "data_dir" not in file.values:
+        data_dir = read_run(model_dir).get("params", {}).get("data_dir")
+    if data_dir is not None:
+        params = params.model_copy(update={"data_dir": data_dir})
+    return task, params.with_data(load_data_params(task, Path(params.data_dir)))
+
+
+def create_experiment(model_dir: Path, base: Path, assignments: list[str]) -> None:
+    """Write `model_dir`/params.json: that of `base` with `key=value` assignments applied, all checked.
+
+    Raises:
+        UserError: a value is wrong, or `model_dir` has other parameters already.
+    """
+    file = read_params(base)
+    file.override(assignments)
+    file.validate(task_of(file).Params)
+    path = model_dir / "params.json"
+    if path.exists():
+        if JsonFile.read(path).values != file.values:
+            raise UserError(f"{path}: there already, with other parameters. Choose another --model_dir.")
+        return
+    check_writable(model_dir)
+    save_json(file.values, path)
+
+
+def read_params(model_dir: Path) -> JsonFile:
+    path = model_dir / "params.json"
+    if not path.exists():
+        raise UserError(
+            f"{path}: no such file. An experiment is a folder with a params.json; to make one that varies another:\n"
+            f"  python train.py --model_dir {model_dir} --base experiments/base_model --set learning_rate=0.01"
+        )
+    return JsonFile.read(path)
+
+
+def task_of(file: JsonFile) -> Task:
+    name = file.values.get("task", TrainingParams.model_fields["task"].default)
+    try:
+        return Task(str(name))
+    except UserError as error:
+        raise UserError(f"{file.path}: 1 problem\n  {file.where['task']}  task: {error}") from None
+
+
+def load_data_params(task: Task, data_dir: Path) -> Any:
+    """Read `data_dir`/dataset_params.json. Raises UserError when the data set is not there, or another task's."""
+    path = data_dir / "dataset_params.json"
+    if not path.is_file():
+        flags = f"--output_dir {data_dir}" + (f" --task {task.name}" if task.name != TASKS[0] else "")
+        raise UserError(
+            f"{data_dir}: no data set here (no {path.name}). Build one from raw files, or draw a sample:\n"
+            f"  python build_dataset.py {flags} --data_dir RAW_FILES\n"
+            f"  python build_dataset.py {flags} --sample"
+        )
+    file = JsonFile.read(path)
+    if file.values.get("task") != task.name:
+        raise UserError(f"{data_dir}: built for the task {file.values.get('task')}, but params.json wants {task.name}.")
+    return file.validate(task.DataParams)

@@ -1,0 +1,55 @@
+"""The order in which examples are seen: a function of (seed, epoch) and of nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Sampler
+
+
+class Batch(NamedTuple):
+    """What a Dataset's `__getitems__` is asked for. The epoch lets it augment the same way wherever it runs."""
+
+    epoch: int
+    indices: Tensor  # int64, batch_size
+
+
+class BatchSampler(Sampler[Any]):
+    """Batches of `batch_size` indices; shuffled afresh each epoch, or in order.
+
+    A single example left over joins the batch before it: batch normalisation has no variance to offer for one.
+    """
+
+    def __init__(self, num_examples: int, batch_size: int, shuffle: bool = False, seed: int = 0):
+        self.num_examples, self.batch_size, self.shuffle, self.seed = num_examples, batch_size, shuffle, seed
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        full, left_over = divmod(self.num_examples, self.batch_size)
+        return max(1, full + (left_over > 1)) if self.num_examples else 0
+
+    def __iter__(self) -> Iterator[Any]:
+        order = np.arange(self.num_examples)
+        if self.shuffle:
+            order = random_numbers(self.seed, self.epoch).permutation(self.num_examples)
+        for batch in range(len(self)):
+            start = batch * self.batch_size
+            end = self.num_examples if batch == len(self) - 1 else start + self.batch_size
+            yield Batch(self.epoch, torch.from_numpy(order[start:end]))
+
+
+def random_numbers(*key: int) -> np.random.Generator:
+    """A generator for this key alone. SeedSequence mixes the numbers, so that neighbouring keys share nothing."""
+    return np.random.default_rng(key)
+
+
+def as_it_is(batch: Any) -> Any:
+    """The collate function of a Dataset whose `__getitems__` already returns a batch."""
+    return batch

@@ -1,0 +1,48 @@
+"""Which device, in which precision."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from utils import UserError
+
+
+def choose_device(name: str = "auto") -> torch.device:
+    """The device called `name`; for "auto" CUDA, else MPS, else the CPU. Raises UserError if it is not there."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).split("\n")[0].rstrip(".")
+        raise UserError(f"--device {name}: not available here ({reason}). Leave it out for what there is.") from None
+    return device
+
+
+def choose_precision(device: torch.device, name: str = "auto") -> torch.dtype:
+    """The type to compute in; for "auto" bfloat16 where the hardware multiplies it, float32 elsewhere."""
+    if name != "auto":
+        return torch.bfloat16 if name == "bfloat16" else torch.float32
+    if device.type == "cuda":
+        fast = torch.cuda.get_device_capability(device) >= (8, 0)
+    elif device.type == "cpu":
+        capabilities = torch.cpu.get_capabilities()
+        fast = bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
+    else:
+        fast = False
+    return torch.bfloat16 if fast else torch.float32
+
+
+def autocast(device: torch.device, precision: torch.dtype) -> torch.autocast:
+    """The context in which a network computes in `precision`; its weights stay float32."""
+    return torch.autocast(device.type, precision, enabled=precision != torch.float32)
+
+
+def to_device(batch: Any, device: torch.device) -> Any:
+    """Move a tensor, or a dict of tensors."""
+    if isinstance(batch, dict):
+        return {name: tensor.to(device, non_blocking=True) for name, tensor in batch.items()}
+    return batch.to(device, non_blocking=True)

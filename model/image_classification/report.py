@@ -1,0 +1,72 @@
+"""Outputs -> what a person looks at: tables, pictures, and every single prediction."""
+
+from __future__ import annotations
+
+import csv
+import io
+from pathlib import Path
+from typing import Any
+
+import torch
+from tabulate import tabulate
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from model.metrics import class_scores, confusion
+from model.plots import draw_confusion_matrix, draw_images
+from utils import write_atomically
+
+from .params import Params
+
+MOST_MISTAKES = 32
+
+
+class Report:
+    """Collects the outputs of one pass over a split, in the order of its loader, and writes them up."""
+
+    def __init__(self, loader: DataLoader[Any], params: Params):
+        self.dataset: Any = loader.dataset
+        self.classes = params.data.classes
+        self.outputs: list[Tensor] = []
+
+    def add(self, outputs: Tensor, labels: Tensor) -> None:
+        self.outputs.append(outputs)
+
+    def write(self, model_dir: Path, split: str) -> str:
+        """Write predictions_{split}.csv, the confusion matrix and the worst mistakes. Returns the per-class table."""
+        probabilities, predicted = torch.cat(self.outputs).float().cpu().exp().max(dim=1)
+        labels = self.dataset.labels.cpu()
+        counts = confusion(predicted, labels, len(self.classes))
+
+        rows = io.StringIO()
+        writer = csv.writer(rows, lineterminator="\n")
+        writer.writerow(["file", "label", "prediction", "probability"])
+        for file, label, prediction, probability in zip(
+            self.dataset.files, labels.tolist(), predicted.tolist(), probabilities.tolist(), strict=True
+        ):
+            writer.writerow([file, self.classes[label], self.classes[prediction], f"{probability:.4f}"])
+        write_atomically(model_dir / f"predictions_{split}.csv", rows.getvalue().encode(errors="surrogateescape"))
+
+        suffix = "" if split == "test" else f"_{split}"
+        draw_confusion_matrix(counts.numpy(), self.classes, model_dir / f"confusion_matrix{suffix}.png")
+        wrong = (predicted != labels).nonzero().flatten()
+        worst = wrong[probabilities[wrong].argsort(descending=True)][:MOST_MISTAKES].tolist()
+        sheet = model_dir / f"mistakes{suffix}.png"
+        sheet.unlink(missing_ok=True)  # of an earlier evaluation
+        if worst:
+            draw_images(
+                [self.dataset.images[i].cpu().permute(1, 2, 0).numpy() for i in worst],
+                [f"{self.classes[labels[i]]} as {self.classes[predicted[i]]} ({probabilities[i]:.2f})" for i in worst],
+                sheet,
+            )
+        scores = class_scores(counts)
+        table = [
+            [name, *numbers] for name, *numbers in zip(self.classes, *(score.tolist() for score in scores), strict=True)
+        ]
+        return tabulate(
+            table,
+            headers=["class", "precision", "recall", "F1", "support"],
+            tablefmt="github",
+            floatfmt=("", ".3f", ".3f", ".3f", ".0f"),
+            disable_numparse=[0],
+        )
