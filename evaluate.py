@@ -18,6 +18,7 @@ from model.hardware import autocast, choose_device, choose_precision, to_device
 from model.metrics import Totals
 from utils import (
     Progress,
+    UserError,
     check_writable,
     find_checkpoint,
     load_checkpoint,
@@ -69,6 +70,10 @@ def main() -> None:
     device = choose_device(args.device)
     path = find_checkpoint(model_dir, args.restore_file)
     checkpoint = load_checkpoint(path)
+    for name in params.data.decides_network:
+        trained_on, now = checkpoint.get("data", {}).get(name), getattr(params.data, name)
+        if trained_on not in (None, now):
+            raise UserError(f"{params.data_dir}: {name} is {now}, but {path} was trained with {trained_on}.")
     check_writable(model_dir)
     set_logger(model_dir / "evaluate.log")
 

@@ -15,6 +15,7 @@ import platform
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from functools import lru_cache
 from pathlib import Path
@@ -271,6 +272,10 @@ def describe_run(params: TrainingParams, device: torch.device) -> dict[str, Any]
 MAY_CHANGE = {"data_dir", "num_epochs", "num_workers", "save_summary_steps", "early_stopping_patience"}
 
 
+# what a run leaves in its folder
+OUTPUTS = ("*.log", "*.jsonl", "run.json", "*.png", "*_weights", "*_summaries", "metrics_*.json", "predictions_*")
+
+
 def choose_start(
     model_dir: Path, params: TrainingParams, restore_file: str | None, restart: bool
 ) -> dict[str, Any] | None:
@@ -309,11 +314,11 @@ def is_finished(checkpoint: dict[str, Any], params: TrainingParams) -> bool:
 
 
 def keep_previous(model_dir: Path) -> None:
-    """Move what an earlier run left to previous/<time>/."""
-    outputs = [path for path in model_dir.iterdir() if path.name not in ("params.json", "search.json", "previous")]
+    """Move what an earlier run left to a new folder, previous/<time>_*/."""
+    outputs = [path for pattern in OUTPUTS for path in model_dir.glob(pattern)]
     if outputs:
-        folder = model_dir / "previous" / time.strftime("%Y-%m-%d_%H-%M-%S")
-        folder.mkdir(parents=True)
+        (model_dir / "previous").mkdir(exist_ok=True)
+        folder = Path(tempfile.mkdtemp(prefix=time.strftime("%Y-%m-%d_%H-%M-%S_"), dir=model_dir / "previous"))
         for path in outputs:
             path.rename(folder / path.name)
 

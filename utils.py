@@ -87,7 +87,7 @@ class TrainingParams(StrictModel):
     learning_rate: float = Field(1e-3, gt=0, description="Step size of the optimizer; the peak, under a scheduler.")
     batch_size: int = Field(32, ge=1, description="Examples per optimizer step.")
     num_epochs: int = Field(20, ge=1, description="Passes over the training split.")
-    seed: int = Field(230, ge=0, lt=2**32, description="Decides initial weights, order, augmentation and dropout.")
+    seed: int = Field(230, ge=0, le=2**32 - 1, description="Decides initial weights, order, augmentation and dropout.")
 
     optimizer: Literal["sgd", "adam", "adamw", "nadam", "radam", "adamax", "rmsprop", "adagrad", "adadelta"] = Field(
         "adam", description="torch.optim's optimizer of that name."
@@ -238,7 +238,7 @@ def describe(schema: Mapping[str, Any]) -> str:
     """What a field's JSON schema accepts, in words: `an integer >= 1`, `one of adam, sgd`."""
     if "enum" in schema:
         return "one of " + ", ".join(schema["enum"])
-    bounds = [f"{sign} {schema[bound]:g}" for bound, sign in NAMES_OF_BOUNDS.items() if bound in schema]
+    bounds = [f"{sign} {schema[bound]}" for bound, sign in NAMES_OF_BOUNDS.items() if bound in schema]
     return f"{NAMES_OF_TYPES.get(schema.get('type', ''), 'another value')} {' and '.join(bounds)}".rstrip()
 
 

@@ -1,6 +1,6 @@
 """Images per second of the training loop, against the bare limit and against the plain tutorial loop.
 
-    python benchmarks/training_speed.py --data_dir data/64x64_SIGNS
+    python -m benchmarks.training_speed --data_dir data/64x64_SIGNS
 
 Four ways to train the network of --model_dir, taken in turn for --rounds epochs each, in one process:
 
@@ -16,14 +16,11 @@ from __future__ import annotations
 
 import argparse
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-
-sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import torch
 from PIL import Image
@@ -144,7 +141,9 @@ def main() -> None:
     for name, values in speeds.items():
         of_bare = statistics.median(a / b for a, b in zip(values, speeds["bare"], strict=True))
         of_tutorial = statistics.median(a / b for a, b in zip(values, speeds["tutorial"], strict=True))
-        print(f"  {name:28s}{statistics.median(values):7.0f} images/s{of_bare:8.1%} of bare{of_tutorial:7.2f}x tutorial")
+        print(
+            f"  {name:28s}{statistics.median(values):7.0f} images/s{of_bare:8.1%} of bare{of_tutorial:7.2f}x tutorial"
+        )
 
 
 if __name__ == "__main__":

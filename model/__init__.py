@@ -46,7 +46,7 @@ def load_experiment(model_dir: Path, data_dir: str | None = None) -> tuple[Task,
     Raises:
         UserError: params.json or the data set is missing, or anything in them is wrong.
     """
-    file = read_params(model_dir)
+    file = read_params_file(model_dir)
     task = task_of(file)
     params = file.validate(task.Params)
     if data_dir is None and "data_dir" not in file.values:
@@ -62,7 +62,7 @@ def create_experiment(model_dir: Path, base: Path, assignments: list[str]) -> No
     Raises:
         UserError: a value is wrong, or `model_dir` has other parameters already.
     """
-    file = read_params(base)
+    file = read_params_file(base)
     file.override(assignments)
     file.validate(task_of(file).Params)
     path = model_dir / "params.json"
@@ -74,7 +74,13 @@ def create_experiment(model_dir: Path, base: Path, assignments: list[str]) -> No
     save_json(file.values, path)
 
 
-def read_params(model_dir: Path) -> JsonFile:
+def read_params(model_dir: Path) -> Any:
+    """The checked parameters of `model_dir`/params.json, without the data. Raises UserError."""
+    file = read_params_file(model_dir)
+    return file.validate(task_of(file).Params)
+
+
+def read_params_file(model_dir: Path) -> JsonFile:
     path = model_dir / "params.json"
     if not path.exists():
         raise UserError(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
@@ -20,7 +20,7 @@ class Params(TrainingParams):
     num_channels: int = Field(32, ge=1, description="Channels of the first layer; deeper ones have multiples of it.")
     dropout_rate: float = Field(0.5, ge=0, lt=1, description="Probability of dropping a feature before the last layer.")
     augmentation: float = Field(
-        1.0, ge=0, le=4, description="Strength of shift, scale, rotation and light in training; 0 turns them off."
+        1.0, ge=0, le=4.0, description="Strength of shift, scale, rotation and light in training; 0 turns them off."
     )
     horizontal_flip: bool = Field(False, description="Also mirror half of the training images.")
     channels_last: bool = Field(True, description="The memory layout that convolutions prefer.")
@@ -29,10 +29,12 @@ class Params(TrainingParams):
 class DataParams(StrictModel):
     """What the data decides: `dataset_params.json`, as build_dataset.py writes it."""
 
+    decides_network: ClassVar = ("classes", "image_size")  # weights are for these and no others
+
     task: str
     classes: list[str] = Field(min_length=2)
     image_size: int = Field(ge=8)  # pixels, both ways
     sizes: dict[str, int]  # images per split
-    mean: list[float] = Field(min_length=3, max_length=3)  # per channel of the training split, pixels in 0..255
+    mean: list[float] = Field(min_length=3, max_length=3)  # per channel of the training split, pixels in 0..1
     std: list[float] = Field(min_length=3, max_length=3)
     digest: str  # SHA-256 over the names and bytes of all images

@@ -1,0 +1,44 @@
+"""Write docs/parameters.md, and a JSON schema per task for editors, from the tasks' Params.
+
+python -m docs.generate
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from tabulate import tabulate
+
+from model import TASKS, Task
+from utils import describe
+
+HEADER = """# Parameters
+
+Everything that a `params.json` may say, task by task. All have defaults. Written by `python -m docs.generate`.
+
+An editor completes and checks the file when its first line names the schema:
+`"$schema": "../../docs/image_classification.schema.json"`.
+"""
+
+
+def generate() -> dict[str, str]:
+    """File name -> content."""
+    files, sections = {}, [HEADER]
+    for name in TASKS:
+        schema = Task(name).Params.model_json_schema()
+        schema["properties"]["$schema"] = {"type": "string"}
+        files[f"{name}.schema.json"] = json.dumps(schema, indent=2) + "\n"
+        rows = [
+            [f"`{key}`", f"`{json.dumps(field['default'])}`", describe(field), field["description"]]
+            for key, field in schema["properties"].items()
+            if key != "$schema"
+        ]
+        sections.append(f"## {name}\n\n" + tabulate(rows, ["name", "default", "value", "meaning"], tablefmt="github"))
+    files["parameters.md"] = "\n".join(sections) + "\n"
+    return files
+
+
+if __name__ == "__main__":
+    for name, content in generate().items():
+        (Path(__file__).parent / name).write_text(content)

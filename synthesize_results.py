@@ -1,0 +1,169 @@
+"""One table of all experiments below a folder, best first.
+
+python synthesize_results.py --parent_dir experiments
+python synthesize_results.py --parent_dir experiments --format csv --output results.csv
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import io
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from tabulate import tabulate
+
+from model import read_params
+from utils import UserError, run_command, write_atomically
+
+# what of each metrics file becomes a column, and how the column is called
+METRICS_FILES = {"metrics_eval_best_weights.json": "", "metrics_test_best_weights.json": "test "}
+NOT_EXPERIMENTS = {"previous", "last_weights", "best_weights", "train_summaries", "eval_summaries"}
+
+
+class Experiment(NamedTuple):
+    name: str  # path relative to the parent
+    status: str
+    metrics: dict[str, float]
+    params: dict[str, Any]
+    monitor: str
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--parent_dir", default="experiments", help="folder that holds the experiments (%(default)s)")
+    parser.add_argument("--format", default="markdown", choices=FORMATS, help="how to write the table (%(default)s)")
+    parser.add_argument("--output", help="file to write the table to, besides printing it")
+    return parser.parse_args()
+
+
+def find_experiments(parent_dir: Path) -> list[Experiment]:
+    """Every folder below `parent_dir` that has a params.json, and `parent_dir` itself once it was trained."""
+    found = []
+    for folder, subfolders, files in os.walk(parent_dir):
+        subfolders[:] = sorted(name for name in subfolders if name not in NOT_EXPERIMENTS and name[0] != ".")
+        is_parent = Path(folder) == parent_dir or "search.json" in files
+        if "run.json" in files or ("params.json" in files and not is_parent):
+            found.append(read_experiment(Path(folder), os.path.relpath(folder, parent_dir)))
+    return found
+
+
+def read_experiment(folder: Path, name: str) -> Experiment:
+    """What one folder holds. A file that cannot be read shows in the status and does not stop the table."""
+    broken: list[str] = []
+
+    def read(file: str) -> dict[str, Any]:
+        try:
+            value = json.loads((folder / file).read_text(encoding="utf-8-sig"))
+        except FileNotFoundError:
+            return {}
+        except (OSError, ValueError):
+            value = None
+        if not isinstance(value, dict):
+            broken.append(file)
+            return {}
+        return value
+
+    run = read("run.json")
+    params = run.get("params", {})
+    if not run:
+        try:
+            params = read_params(folder).model_dump()
+        except UserError:
+            broken.append("params.json")
+    metrics = {}
+    for file, prefix in METRICS_FILES.items():
+        for metric, value in read(file).items():
+            if isinstance(value, int | float):
+                metrics[prefix + metric] = value
+    status = {"": "not trained", "running": "unfinished"}.get(run.get("status", ""), run.get("status", ""))
+    if status not in ("finished", "not trained"):
+        epochs = read("metrics_eval_last_weights.json").get("epoch", 0)
+        status += f" after epoch {epochs} of {params.get('num_epochs', '?')}"
+    if broken:
+        status = f"unreadable: {', '.join(broken)}"
+    return Experiment(name, status, metrics, params, run.get("monitor", "accuracy"))
+
+
+def best_first(experiments: list[Experiment]) -> list[Experiment]:
+    """By the metric that each is judged by, on val; those without one last. Equals are in the order of their names."""
+
+    def key(experiment: Experiment) -> tuple[bool, str, float, str]:
+        value = experiment.metrics.get(experiment.monitor)
+        missing = value is None or value != value
+        sign = 1 if experiment.monitor == "loss" else -1
+        return missing, experiment.monitor, 0.0 if value is None or missing else sign * value, experiment.name
+
+    return sorted(experiments, key=key)
+
+
+def make_table(experiments: list[Experiment]) -> tuple[list[str], list[list[Any]]]:
+    """Column names and rows: name, metrics, the hyperparameters that are not the same everywhere, and the status."""
+    experiments = best_first(experiments)
+    judged_by = [experiment.monitor for experiment in experiments if experiment.monitor in experiment.metrics]
+    metrics = list(dict.fromkeys([*judged_by, *(name for e in experiments for name in e.metrics)]))
+    params = list(dict.fromkeys(name for experiment in experiments for name in experiment.params))
+    different = [name for name in params if len({json.dumps(e.params.get(name)) for e in experiments}) > 1]
+    rows = [
+        [e.name, *(e.metrics.get(name) for name in metrics), *(e.params.get(name) for name in different), e.status]
+        for e in experiments
+    ]
+    return ["experiment", *metrics, *different, "status"], rows
+
+
+def show(value: Any) -> str:
+    """A number as a person reads it: 0.9833, 0.003, 1e-05."""
+    if isinstance(value, float):
+        return f"{value:.4f}".rstrip("0").rstrip(".") if abs(value) >= 0.001 or value == 0 else f"{value:.3g}"
+    return "" if value is None else str(value)
+
+
+def as_text(tablefmt: str) -> Callable[[list[str], list[list[Any]]], str]:
+    def write(header: list[str], rows: list[list[Any]]) -> str:
+        cells = [[show(value) for value in row] for row in rows]
+        numeric = [any(isinstance(row[i], int | float) for row in rows) for i in range(len(header))]
+        align = ["right" if is_numeric else "left" for is_numeric in numeric] if rows else None
+        return tabulate(cells, header, tablefmt=tablefmt, disable_numparse=True, colalign=align)
+
+    return write
+
+
+def as_csv(header: list[str], rows: list[list[Any]]) -> str:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([header, *rows])
+    return text.getvalue().rstrip("\n")
+
+
+def as_json(header: list[str], rows: list[list[Any]]) -> str:
+    return json.dumps([dict(zip(header, row, strict=True)) for row in rows], indent=4)
+
+
+FORMATS: dict[str, Callable[[list[str], list[list[Any]]], str]] = {
+    "markdown": as_text("github"),
+    "csv": as_csv,
+    "json": as_json,
+    "latex": as_text("latex"),
+}
+
+
+def main() -> None:
+    args = parse_args()
+    parent_dir = Path(args.parent_dir)
+    if not parent_dir.is_dir():
+        raise UserError(f"--parent_dir {parent_dir}: no such folder.")
+    header, rows = make_table(find_experiments(parent_dir))
+    table = FORMATS[args.format](header, rows)
+    print(table if rows or args.format != "markdown" else f"No experiments below {parent_dir}.")
+    if args.output:
+        try:
+            write_atomically(Path(args.output), table + "\n")
+        except OSError as error:
+            raise UserError(f"--output {args.output}: cannot be written ({error.strerror}).") from None
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,140 @@
+"""A small data set, a trained experiment, and a way to run the commands inside the test process."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import io
+import json
+import logging
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+from PIL import Image
+
+ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT))
+
+import torch
+
+from utils import run_command
+
+SMALL = {"batch_size": 8, "num_epochs": 2, "num_channels": 4, "learning_rate": 0.01}  # a run of a second
+
+
+class Result(NamedTuple):
+    status: int
+    out: str
+    err: str
+
+
+def run(command: str, *arguments: Any) -> Result:
+    """Run `python {command}.py {arguments}` in this process."""
+    out, err = io.StringIO(), io.StringIO()
+    argv, sys.argv = sys.argv, [f"{command}.py", *map(str, arguments)]
+    status = 0
+    try:
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            run_command(importlib.import_module(command).main)
+    except SystemExit as stop:
+        status = int(stop.code or 0)
+    finally:
+        sys.argv = argv
+        for handler in list(logging.getLogger().handlers):
+            if isinstance(handler, logging.FileHandler):
+                handler.close()
+                logging.getLogger().removeHandler(handler)
+    return Result(status, out.getvalue(), err.getvalue())
+
+
+def refused(result: Result, *words: str) -> None:
+    """The command ended with status 2 and one message that says all of `words`, and no traceback."""
+    assert result.status == 2, result
+    assert "Traceback" not in result.err
+    for word in words:
+        assert word in result.err, result.err
+
+
+def draw_photo(path: Path, number: int, size: tuple[int, int] = (24, 24), **options: Any) -> None:
+    """A photo of class `number`: a bright square whose place says which, in noise that its path decides."""
+    rng = np.random.default_rng(list(path.name.encode()))
+    pixels = rng.integers(0, 90, (size[1], size[0], 3), dtype=np.uint8)
+    step = size[0] // 4
+    pixels[step : 2 * step, number * step : (number + 1) * step] = 230
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path, **options)
+
+
+def draw_photos(folder: Path, train: int = 20, test: int = 5, classes: int = 3) -> Path:
+    """Raw photos in the layout of SIGNS."""
+    for split, count in (("train", train), ("test", test)):
+        for number in range(classes):
+            for i in range(count):
+                draw_photo(folder / f"{split}_signs" / f"{number}_IMG_{split}{i}.jpg", number)
+    return folder
+
+
+def write_params(folder: Path, **params: Any) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "params.json").write_text(json.dumps({**SMALL, **params}, indent=4))
+    return folder
+
+
+def read_json(path: Path) -> Any:
+    return json.loads(path.read_text())
+
+
+def last_checkpoint(model_dir: Path, which: str = "last") -> dict[str, Any]:
+    path = max((model_dir / f"{which}_weights").glob("*.pt"))
+    return torch.load(path, weights_only=True)
+
+
+def assert_same_weights(first: Path, second: Path) -> None:
+    a, b = last_checkpoint(first)["state_dict"], last_checkpoint(second)["state_dict"]
+    assert a.keys() == b.keys()
+    assert all(torch.equal(a[name], b[name]) for name in a)
+
+
+@pytest.fixture(scope="session")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return draw_photos(tmp_path_factory.mktemp("raw") / "SIGNS")
+
+
+@pytest.fixture(scope="session")
+def shared_data(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A built data set, not to be changed: 48 + 12 + 15 images of 3 classes, 16x16."""
+    data = tmp_path_factory.mktemp("data") / "built"
+    result = run("build_dataset", "--data_dir", photos, "--output_dir", data, "--size", 16)
+    assert result.status == 0, result.err
+    return data
+
+
+@pytest.fixture
+def data(photos: Path, tmp_path: Path) -> Path:
+    """A built data set of the test's own."""
+    data = tmp_path / "built"
+    assert run("build_dataset", "--data_dir", photos, "--output_dir", data, "--size", 16).status == 0
+    return data
+
+
+@pytest.fixture(scope="session")
+def trained(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An experiment after its run of 2 epochs, not to be changed."""
+    model_dir = write_params(tmp_path_factory.mktemp("trained") / "small")
+    result = run("train", "--model_dir", model_dir, "--data_dir", shared_data)
+    assert result.status == 0, result.err
+    return model_dir
+
+
+@pytest.fixture
+def experiment(tmp_path: Path, shared_data: Path) -> Iterator[Callable[..., Path]]:
+    """`experiment(name, num_epochs=3)` writes an experiment on the shared data."""
+
+    def write(name: str = "experiment", **params: Any) -> Path:
+        return write_params(tmp_path / name, **{"data_dir": str(shared_data), **params})
+
+    yield write

@@ -1,0 +1,62 @@
+"""Metrics against values worked out by hand and against counting one by one."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from model.image_classification.net import loss_fn, metrics
+from model.metrics import Totals, class_scores, confusion, count_correct, macro_f1, ratio
+
+PAIRS = st.lists(st.tuples(st.integers(-1, 3), st.integers(0, 3)), min_size=1, max_size=60)
+
+
+def test_scores_by_hand() -> None:
+    #                  predicted cat, dog, cow
+    counts = torch.tensor([[3, 1, 0], [2, 4, 0], [0, 0, 0]])
+    scores = class_scores(counts)
+    assert scores.precision.tolist() == pytest.approx([3 / 5, 4 / 5, 0])
+    assert scores.recall.tolist() == pytest.approx([3 / 4, 4 / 6, 0])
+    assert scores.f1.tolist() == pytest.approx([2 * 3 / (5 + 4), 2 * 4 / (5 + 6), 0])
+    assert scores.support.tolist() == [4, 6, 0]
+    assert macro_f1(counts) == pytest.approx((6 / 9 + 8 / 11) / 2)  # no cow was there or predicted
+    assert macro_f1(torch.zeros(3, 3)) == 0
+
+
+@given(PAIRS)
+def test_confusion_equals_counting(pairs: list[tuple[int, int]]) -> None:
+    labels, predicted = torch.tensor(pairs).T
+    counts = confusion(predicted, labels, 4)
+    for label in range(4):
+        for prediction in range(4):
+            assert counts[label, prediction] == pairs.count((label, prediction))
+
+
+@given(PAIRS)
+def test_accuracy_equals_counting(pairs: list[tuple[int, int]]) -> None:
+    labels, predicted = torch.tensor(pairs).T
+    real = [(label, prediction) for label, prediction in pairs if label >= 0]
+    expected = sum(label == prediction for label, prediction in real) / len(real) if real else 0.0
+    assert ratio(count_correct(predicted, labels)) == pytest.approx(expected)
+
+
+@settings(deadline=None)
+@given(st.integers(2, 40), st.integers(1, 16), st.integers(0, 1000))
+def test_batches_do_not_change_the_numbers(examples: int, batch_size: int, seed: int) -> None:
+    """A short last batch weighs what it should: loss and accuracy are those of all examples taken at once."""
+    generator = torch.Generator().manual_seed(seed)
+    outputs = torch.randn(examples, 3, generator=generator).log_softmax(1)
+    labels = torch.randint(3, (examples,), generator=generator)
+    totals = Totals(metrics)
+    for some_outputs, some_labels in zip(outputs.split(batch_size), labels.split(batch_size), strict=True):
+        totals.add(some_outputs, some_labels, loss_fn(some_outputs, some_labels))
+    numbers = totals.compute()
+    assert numbers["loss"] == pytest.approx(loss_fn(outputs, labels).item(), rel=1e-5)
+    assert numbers["accuracy"] == pytest.approx(sum(outputs.argmax(1) == labels).item() / examples)
+
+
+def test_nothing_counted_is_no_number() -> None:
+    with pytest.raises(ValueError, match="no batch"):
+        Totals(metrics).compute()
