@@ -17,7 +17,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +75,7 @@ def train(
     device: torch.device,
     precision: torch.dtype,
     epoch: int,
-    summaries: Path,
+    summaries: Summaries,
 ) -> dict[str, float]:
     """Train for one epoch. Returns its loss and metrics, each example as the network saw it at that moment."""
     net.train()
@@ -100,7 +99,7 @@ def train(
         totals.add(outputs.detach(), labels, loss)
         progress.show(totals.compute)  # computes once a second at most: nothing else here waits for the device
         if step % params.save_summary_steps == 0 or step == (epoch + 1) * len(loader):
-            write_summary(summaries, gradient_norms(net) | {"learning_rate": schedule.learning_rate}, step)
+            summaries.write("train_summaries", gradient_norms(net) | {"learning_rate": schedule.learning_rate}, step)
     return totals.compute()
 
 
@@ -133,7 +132,7 @@ def train_and_evaluate(
     else:
         example, _ = loaders["val"].dataset.__getitems__(next(iter(loaders["val"].batch_sampler)))
         logger.info("%s", summarize(net, to_device(example, device)))
-    summaries = model_dir / "train_summaries"
+    summaries = Summaries(model_dir)
     num_examples = len(loaders["train"].dataset)
     logger.info("Training on %d examples, on %s in %s", num_examples, device, str(precision).removeprefix("torch."))
 
@@ -178,9 +177,13 @@ def train_and_evaluate(
             is_best=best is history[-1],
         )
         write_results(model_dir, history, best)
+        step = (epoch + 1) * len(loaders["train"])
+        summaries.write("train_summaries", trained, step)
+        summaries.write("eval_summaries", evaluated, step)
         logger.info("%s", describe_epoch(history[-1], params.num_epochs, best is history[-1]))
         if finished:
             break
+    summaries.close()
     draw_curves(history, best["epoch"], model_dir / "curves.png")
     logger.info("Best: %s %.4f on val, after epoch %d", params.monitor, best["val"][params.monitor], best["epoch"])
 
@@ -205,32 +208,37 @@ def describe_epoch(entry: dict[str, Any], num_epochs: int, is_best: bool) -> str
 
 
 def write_results(model_dir: Path, history: list[dict[str, Any]], best: dict[str, Any]) -> None:
-    """Bring history.jsonl, the metrics files and TensorBoard up to the last epoch."""
+    """Bring history.jsonl and the metrics files up to the last epoch."""
     write_atomically(model_dir / "history.jsonl", "".join(json.dumps(entry) + "\n" for entry in history))
     save_json({"epoch": best["epoch"], **best["val"]}, model_dir / "metrics_eval_best_weights.json")
     last = history[-1]
     save_json({"epoch": last["epoch"], **last["val"]}, model_dir / "metrics_eval_last_weights.json")
-    for split, folder in (("train", "train_summaries"), ("val", "eval_summaries")):
-        write_summary(model_dir / folder, last[split], last["epoch"])
 
 
-def write_summary(folder: Path, numbers: dict[str, float], step: int) -> None:
-    writer = summary_writer(folder)
-    for name, value in numbers.items():
-        writer.add_scalar(name, value, step)
+class Summaries:
+    """What TensorBoard shows. Importing its writer is slow: after the first steps is early enough."""
+
+    def __init__(self, model_dir: Path):
+        self.model_dir = model_dir
+        self.writers: dict[str, Any] = {}
+
+    def write(self, folder: str, numbers: dict[str, float], step: int) -> None:
+        if folder not in self.writers:
+            from torch.utils.tensorboard import SummaryWriter
+
+            self.writers[folder] = SummaryWriter(str(self.model_dir / folder))
+        for name, value in numbers.items():
+            self.writers[folder].add_scalar(name, value, step)
+
+    def close(self) -> None:
+        for writer in self.writers.values():
+            writer.close()
 
 
 def gradient_norms(net: nn.Module) -> dict[str, float]:
     grads = {name: p.grad for name, p in net.named_parameters() if p.grad is not None}
     norms = torch.stack([grad.norm() for grad in grads.values()]).tolist()
     return {f"gradient_norm/{name}": norm for name, norm in zip(grads, norms, strict=True)}
-
-
-@lru_cache
-def summary_writer(folder: Path) -> Any:
-    from torch.utils.tensorboard import SummaryWriter  # slow to import: after the first steps is early enough
-
-    return SummaryWriter(str(folder))
 
 
 def get_random_states() -> dict[str, Any]:

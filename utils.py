@@ -193,6 +193,7 @@ class JsonFile:
         except ValidationError as error:
             problems += [self._explain(problem, model) for problem in error.errors()]
         if problems:
+            problems.sort(key=lambda text: int(text.split()[1]) if text.startswith("line ") else 0)
             count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
             raise UserError("\n  ".join([f"{self.path}: {count}", *problems]))
         return validated

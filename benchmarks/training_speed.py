@@ -33,7 +33,7 @@ from model import load_experiment
 from model.hardware import autocast, choose_device, choose_precision
 from model.image_classification.dataset import label_of, list_images
 from model.optimizers import Schedule, make_optimizer
-from train import train
+from train import Summaries, train
 
 
 class TutorialDataset(Dataset[Any]):
@@ -73,7 +73,7 @@ def make_ways(model_dir: Path, data_dir: str | None, device: torch.device) -> tu
     plain = shipped.model_copy(update={"augmentation": 0.0, "horizontal_flip": False})
     tutorial = plain.model_copy(update={"channels_last": False, "fused_optimizer": False, "scheduler": "none"})
     precision = choose_precision(device, shipped.precision)
-    summaries = Path(tempfile.mkdtemp())
+    summaries = Summaries(Path(tempfile.mkdtemp()))
     ways: dict[str, Callable[[], Any]] = {}
 
     def new(params: Any) -> tuple[nn.Module, torch.optim.Optimizer]:

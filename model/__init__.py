@@ -109,6 +109,7 @@ def load_data_params(task: Task, data_dir: Path) -> Any:
             f"  python build_dataset.py {flags} --sample"
         )
     file = JsonFile.read(path)
-    if file.values.get("task") != task.name:
-        raise UserError(f"{data_dir}: built for the task {file.values.get('task')}, but params.json wants {task.name}.")
+    built_for = file.values.get("task", task.name)
+    if built_for != task.name:
+        raise UserError(f"{data_dir}: built for the task {built_for}, but params.json says {task.name}.")
     return file.validate(task.DataParams)

@@ -8,21 +8,18 @@ import io
 import json
 import logging
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
-from PIL import Image
-
-ROOT = Path(__file__).parent.parent
-sys.path.insert(0, str(ROOT))
-
 import torch
+from PIL import Image
 
 from utils import run_command
 
+ROOT = Path(__file__).parent.parent
 SMALL = {"batch_size": 8, "num_epochs": 2, "num_channels": 4, "learning_rate": 0.01}  # a run of a second
 
 
@@ -131,10 +128,10 @@ def trained(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
 
 
 @pytest.fixture
-def experiment(tmp_path: Path, shared_data: Path) -> Iterator[Callable[..., Path]]:
+def experiment(tmp_path: Path, shared_data: Path) -> Callable[..., Path]:
     """`experiment(name, num_epochs=3)` writes an experiment on the shared data."""
 
     def write(name: str = "experiment", **params: Any) -> Path:
         return write_params(tmp_path / name, **{"data_dir": str(shared_data), **params})
 
-    yield write
+    return write

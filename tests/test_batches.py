@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 
 from model import load_experiment
 from model.batches import BatchSampler
-from model.image_classification.data_loader import augment, uniform_numbers
+from model.image_classification.data_loader import SHIFT, augment, uniform_numbers
 from tests.conftest import write_params
 
 
@@ -24,7 +25,7 @@ def batches_of(sampler: BatchSampler) -> list[list[int]]:
 def test_every_example_once_and_none_alone(examples: int, batch_size: int, shuffle: bool) -> None:
     sampler = BatchSampler(examples, batch_size, shuffle)
     batches = batches_of(sampler)
-    assert sorted(sum(batches, [])) == list(range(examples))
+    assert sorted(chain(*batches)) == list(range(examples))
     assert len(batches) == len(sampler)
     assert all(len(batch) > 1 for batch in batches) or examples == 1
     assert all(len(batch) == batch_size for batch in batches[:-1])
@@ -47,7 +48,7 @@ def loaders(data: Path, folder: Path, **params: Any) -> Any:
 
 def by_index(loader: Any, epoch: int) -> dict[int, torch.Tensor]:
     loader.batch_sampler.set_epoch(epoch)
-    order = sum(batches_of(loader.batch_sampler), [])
+    order = chain(*batches_of(loader.batch_sampler))
     return dict(zip(order, torch.cat([images for images, _ in loader]), strict=True))
 
 
@@ -88,7 +89,7 @@ def test_augment_at_rest_shifts_and_flips() -> None:
     torch.testing.assert_close(flipped[1], images[1].flip(2))
 
     right = still.clone()
-    right[:, 3] = 1 / 0.12 / 8  # 12 % of 8 pixels is not a whole one: ask for exactly one
+    right[:, 3] = 1 / SHIFT / 8  # the share of the image's 8 pixels that is exactly one
     torch.testing.assert_close(augment(images, right, 1.0, flip=False)[..., :-1], images[..., 1:], atol=1e-3, rtol=0)
 
 

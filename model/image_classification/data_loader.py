@@ -120,7 +120,7 @@ class ImageDataset(Dataset[Any]):
 
 # ---------------------------------------------------------------------------------------- augmentation
 
-ROTATION, SHIFT, SCALE, LIGHT = math.radians(20), 0.12, 0.2, 0.2  # largest change at strength 1
+ROTATION, SHIFT, SCALE, LIGHT = math.radians(15), 0.1, 0.2, 0.1  # largest change at strength 1
 GREY = 127.5
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 from utils import Progress, UserError, save_json
 
@@ -70,9 +70,7 @@ def build_folder(data_dir: Path, folder: Path, size: int, seed: int, skip_bad: b
     if bad:
         names = "\n  ".join(f"{photo.path}: {problem}" for photo, problem in bad)
         if not skip_bad:
-            raise UserError(
-                f"{len(bad)} files cannot be read:\n  {names}\nNothing was built. --skip_bad builds without."
-            )
+            raise UserError(f"{len(bad)} unreadable files:\n  {names}\nNothing was built. --skip_bad builds without.")
         logger.warning("Left out %d unreadable files:\n  %s", len(bad), names)
     built = [(photo, result) for photo, result in zip(photos, results, strict=True) if not isinstance(result, str)]
     check_classes([photo for photo, _ in built])
@@ -254,26 +252,42 @@ class Shrunk(NamedTuple):
     mean_square: np.ndarray
 
 
+# what stands a picture upright, by its EXIF orientation (CIPA DC-008, tag 0x0112)
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
 def open_rgb(path: Path, size: int) -> Image.Image:
     """Read any photo as size x size RGB, upright. A JPEG is decoded at the smallest scale that is at least twice that.
 
     Raises OSError, ValueError, SyntaxError and others, as Pillow's decoders do, when the file cannot be read.
     """
     with Image.open(path) as image:
-        image.draft(None, (2 * size, 2 * size))  # JPEG only: 1/2, 1/4 or 1/8, by leaving out frequencies
-        ImageOps.exif_transpose(image, in_place=True)
+        orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+        drafted = image.draft(None, (2 * size, 2 * size))  # JPEG only: 1/2, 1/4 or 1/8, by leaving out frequencies
+        box = drafted[1] if drafted else None  # 1/8 of 1500 pixels is 187.5: where the picture ends in the last pixel
         if image.mode.startswith("I"):  # 16 bits a pixel, which convert() would clip to white
             image = Image.fromarray((np.asarray(image).clip(0, 65535) // 256).astype(np.uint8))
         if "A" in image.mode or "a" in image.mode or "transparency" in image.info:
             image = image.convert("RGBA")
             image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-        return image.convert("RGB").resize((size, size), Image.Resampling.BILINEAR, reducing_gap=3.0)
+        image = image.convert("RGB").resize((size, size), Image.Resampling.BILINEAR, box, reducing_gap=3.0)
+    return image.transpose(TURNS[orientation]) if orientation in TURNS else image
 
 
 def shrink(photo: Photo, size: int, folder: Path) -> Shrunk | str:
     """Build one image. Returns what is wrong with the photo when it cannot be read."""
     try:
         image = open_rgb(photo.path, size)
+    except UnidentifiedImageError:
+        return "not an image"
     except Exception as error:  # whatever is wrong in there, the file cannot be read
         return str(error) or type(error).__name__
     encoded = io.BytesIO()

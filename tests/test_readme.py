@@ -1,0 +1,59 @@
+"""Every command of the README is run, on photos and experiments made small."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT, draw_photos
+
+NOT_HERE = ("git clone", "cd ", "make ", "tensorboard", "pip ", "python3 -m venv", "source ", "python -m benchmarks")
+
+
+def commands_of(text: str) -> list[str]:
+    """The lines of all bash blocks, without comments and continued lines joined."""
+    blocks = re.findall(r"```bash\n(.*?)```", text, re.DOTALL)
+    lines = [line.split("  #")[0].strip() for block in blocks for line in block.replace("\\\n", " ").splitlines()]
+    return [line for line in lines if line and not line.startswith("#")]
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    project = tmp_path / "project"
+    ignore = shutil.ignore_patterns(".*", "__pycache__", "data", "demo", "*_weights", "*_summaries")
+    shutil.copytree(ROOT, project, ignore=ignore)
+    (project / "data").mkdir()
+    draw_photos(project / "data" / "SIGNS")
+    for number, name in enumerate(("cat", "dog")):
+        draw_photos(project / "photos" / name, classes=number + 1)
+    for path in project.glob("experiments/**/params.json"):
+        small = {**json.loads(path.read_text()), "num_epochs": 1, "warmup_epochs": 0, "num_channels": 4}
+        path.write_text(json.dumps(small))
+    return project
+
+
+def test_every_command_of_the_readme(project: Path) -> None:
+    commands = commands_of((ROOT / "README.md").read_text())
+    ran = []
+    for line in commands:
+        if line.startswith(NOT_HERE):
+            continue
+        words = shlex.split(line)
+        assert words[0] == "python", f"the test does not know how to run: {line}"
+        result = subprocess.run([sys.executable, *words[1:]], cwd=project, capture_output=True, text=True)
+        assert result.returncode == 0, f"{line}\n{result.stderr}"
+        ran.append(words[1])
+    assert {"build_dataset.py", "train.py", "evaluate.py", "synthesize_results.py"} <= set(ran)
+
+
+def test_makefile_targets_of_the_readme() -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    for target in re.findall(r"^make (\w+)", (ROOT / "README.md").read_text(), re.MULTILINE):
+        assert re.search(rf"^{target}:", makefile, re.MULTILINE), target

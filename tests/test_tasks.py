@@ -1,0 +1,69 @@
+"""A task is one folder and one name: a copied one works, a removed one leaves the rest working."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import ROOT, draw_photos, write_params
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """A copy of the project."""
+    project = tmp_path / "project"
+    project.mkdir()
+    for path in ROOT.glob("*.py"):
+        shutil.copy(path, project)
+    shutil.copytree(ROOT / "model", project / "model", ignore=shutil.ignore_patterns("__pycache__"))
+    return project
+
+
+def command(project: Path, *words: Any) -> str:
+    result = subprocess.run([sys.executable, *map(str, words)], cwd=project, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+def set_tasks(project: Path, *names: str) -> None:
+    file = project / "model" / "__init__.py"
+    lines = [f"TASKS = {names!r}" if line.startswith("TASKS = ") else line for line in file.read_text().splitlines()]
+    file.write_text("\n".join(lines) + "\n")
+
+
+def test_a_copied_task_works_and_the_original_may_go(project: Path, tmp_path: Path) -> None:
+    model = project / "model"
+    shutil.copytree(model / "image_classification", model / "galaxy_types")
+    for file in (model / "galaxy_types").glob("*.py"):
+        file.write_text(file.read_text().replace('"image_classification"', '"galaxy_types"'))
+    shutil.rmtree(model / "image_classification")
+    set_tasks(project, "galaxy_types")
+
+    raw, data = draw_photos(tmp_path / "raw"), tmp_path / "built"
+    model_dir = write_params(tmp_path / "experiments" / "a", task="galaxy_types", num_epochs=1, data_dir=str(data))
+    flags = ["--task", "galaxy_types", "--data_dir", raw, "--output_dir", data, "--size", 16]
+    command(project, "build_dataset.py", *flags)
+    command(project, "train.py", "--model_dir", model_dir)
+    command(project, "evaluate.py", "--model_dir", model_dir)
+    assert "finished" in command(project, "synthesize_results.py", "--parent_dir", tmp_path / "experiments")
+
+
+def test_commands_know_no_task_by_name() -> None:
+    for name in ("train.py", "evaluate.py", "synthesize_results.py"):
+        text = (ROOT / name).read_text()
+        assert "image_classification" not in text
+        assert "task ==" not in text
+
+
+def test_what_each_command_imports() -> None:
+    """Tables and checks of parameters do without torch, training without torchvision."""
+    probe = (
+        "import sys, {0}; print([m for m in ('torch', 'torchvision', 'matplotlib', 'tensorboard') if m in sys.modules])"
+    )
+    for name, allowed in (("synthesize_results", []), ("build_dataset", []), ("train", ["torch"])):
+        assert command(ROOT, "-c", probe.format(name)).strip() == str(allowed)

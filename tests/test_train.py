@@ -1,0 +1,432 @@
+"""train.py and evaluate.py: what they leave behind, go on with, and refuse."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+
+import train
+from model.hardware import choose_device
+from tests.conftest import ROOT, assert_same_weights, draw_photo, last_checkpoint, read_json, refused, run
+
+Experiment = Callable[..., Path]
+
+
+def train_ok(model_dir: Path, *flags: Any) -> str:
+    result = run("train", "--model_dir", model_dir, *flags)
+    assert result.status == 0, result.err
+    return result.out
+
+
+# --------------------------------------------------------------------------------------- what is left
+
+
+def test_outputs(trained: Path) -> None:
+    for name in ("train.log", "run.json", "curves.png", "metrics_eval_best_weights.json"):
+        assert (trained / name).stat().st_size > 0
+    run_json = read_json(trained / "run.json")
+    assert run_json["status"] == "finished"
+    assert run_json["params"]["num_epochs"] == 2
+    assert run_json["versions"]["torch"] == torch.__version__
+    history = [json.loads(line) for line in (trained / "history.jsonl").read_text().splitlines()]
+    assert [entry["epoch"] for entry in history] == [1, 2]
+    assert read_json(trained / "metrics_eval_last_weights.json") == {"epoch": 2, **history[1]["val"]}
+    best = max(history, key=lambda entry: (entry["val"]["accuracy"], -entry["epoch"]))
+    assert read_json(trained / "metrics_eval_best_weights.json") == {"epoch": best["epoch"], **best["val"]}
+    assert last_checkpoint(trained, "best")["epoch"] == best["epoch"]
+    checkpoint = last_checkpoint(trained)
+    assert checkpoint["data"]["classes"] == ["0", "1", "2"]
+    assert checkpoint["params"] == run_json["params"]
+    assert not [path for path in trained.rglob(".*") if path.name != ".cache"]  # no temporary files
+
+
+def test_console_and_log_say_the_same(experiment: Experiment) -> None:
+    model_dir = experiment()
+    console = train_ok(model_dir)
+    log = (model_dir / "train.log").read_text()
+    for line in console.splitlines():
+        assert line in log
+    assert "body.conv1" in console
+    assert "epoch 2/2 | train loss" in console
+
+
+def test_tensorboard(trained: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    found = {}
+    for folder in ("train_summaries", "eval_summaries"):
+        events = EventAccumulator(str(trained / folder))
+        events.Reload()
+        found[folder] = {tag: events.Scalars(tag) for tag in events.Tags()["scalars"]}
+    names = last_checkpoint(trained)["optim_dict"]
+    assert found["train_summaries"].keys() >= {"loss", "accuracy", "learning_rate", "gradient_norm/body.conv1.weight"}
+    norms = [tag for tag in found["train_summaries"] if tag.startswith("gradient_norm/")]
+    assert len(norms) == sum(len(group["params"]) for group in names["param_groups"])
+    history = [json.loads(line) for line in (trained / "history.jsonl").read_text().splitlines()]
+    for split, folder in (("train", "train_summaries"), ("val", "eval_summaries")):
+        values = [event.value for event in found[folder]["loss"]]
+        assert values == pytest.approx([entry[split]["loss"] for entry in history], rel=1e-6)
+
+
+def test_only_the_last_five_are_kept(experiment: Experiment) -> None:
+    model_dir = experiment(num_epochs=7)
+    train_ok(model_dir)
+    kept = sorted(path.name for path in (model_dir / "last_weights").glob("*.pt"))
+    assert kept == [f"epoch_{epoch:04d}.pt" for epoch in range(3, 8)]
+    assert len(list((model_dir / "best_weights").glob("*.pt"))) == 1
+    for folder in ("last_weights", "best_weights"):
+        names = {path.stem for path in (model_dir / folder).glob("*.pt")}
+        assert {path.stem for path in (model_dir / folder).glob("*.sha256")} == names
+
+
+def test_early_stopping(experiment: Experiment) -> None:
+    model_dir = experiment(num_epochs=30, learning_rate=1e-12, early_stopping_patience=2, augmentation=0.0)
+    train_ok(model_dir)
+    history = (model_dir / "history.jsonl").read_text().splitlines()
+    best = read_json(model_dir / "metrics_eval_best_weights.json")["epoch"]
+    assert len(history) == best + 2 < 30
+    assert "finished after" in train_ok(model_dir)
+
+
+def test_best_is_the_earliest_of_equals_and_never_nan() -> None:
+    history = [
+        {"epoch": i + 1, "val": {"loss": -value, "accuracy": value}}
+        for i, value in enumerate([float("nan"), 0.5, 0.7, 0.7, float("nan")])
+    ]
+    assert train.best_epoch(history, "accuracy")["epoch"] == 3
+    assert train.best_epoch(history, "loss")["epoch"] == 3
+
+
+# ------------------------------------------------------------------------------------------ the same again
+
+
+VARIANTS: list[dict[str, Any]] = [
+    {},
+    {"scheduler": "onecycle", "optimizer": "adamw", "num_epochs": 4},
+    {"scheduler": "plateau", "plateau_patience": 0, "optimizer": "sgd", "net": "resnet"},
+    {"scheduler": "cosine", "warmup_epochs": 1.5, "precision": "bfloat16", "optimizer": "rmsprop"},
+    {"scheduler": "step", "step_epochs": 1, "clip_grad_norm": 0.1, "horizontal_flip": True, "fused_optimizer": False},
+]
+
+
+@pytest.mark.parametrize("params", VARIANTS)
+def test_interrupted_and_gone_on_is_bitwise_the_same(
+    experiment: Experiment, monkeypatch: pytest.MonkeyPatch, params: dict[str, Any]
+) -> None:
+    params = {"num_epochs": 3, **params}
+    whole, parts = experiment("whole", **params), experiment("parts", **params)
+    train_ok(whole)
+
+    real, calls = train.train, []
+
+    def interrupted(*arguments: Any) -> Any:
+        calls.append(arguments)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return real(*arguments)
+
+    monkeypatch.setattr(train, "train", interrupted)
+    assert run("train", "--model_dir", parts).status == 130
+    assert read_json(parts / "run.json")["status"] == "interrupted"
+    monkeypatch.setattr(train, "train", real)
+    assert "Going on after epoch 1" in train_ok(parts)
+
+    assert_same_weights(whole, parts)
+    for name in ("metrics_eval_best_weights.json", "metrics_eval_last_weights.json"):
+        assert read_json(whole / name) == read_json(parts / name)
+    timeless = [
+        [{k: v for k, v in json.loads(line).items() if "second" not in k} for line in text.splitlines()]
+        for text in ((folder / "history.jsonl").read_text() for folder in (whole, parts))
+    ]
+    assert timeless[0] == timeless[1]
+
+
+def test_workers_make_no_difference(experiment: Experiment) -> None:
+    folders = [experiment(f"workers{n}", num_workers=n, dropout_rate=0.3, horizontal_flip=True) for n in (0, 2)]
+    for folder in folders:
+        train_ok(folder)
+    assert_same_weights(*folders)
+    other = experiment("seed", seed=1, dropout_rate=0.3, horizontal_flip=True)
+    train_ok(other)
+    with pytest.raises(AssertionError):
+        assert_same_weights(folders[0], other)
+
+
+def test_a_real_kill_loses_no_finished_epoch(experiment: Experiment) -> None:
+    model_dir, whole = experiment("killed", num_epochs=40), experiment("whole", num_epochs=40)
+    process = subprocess.Popen(
+        [sys.executable, ROOT / "train.py", "--model_dir", model_dir], stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.startswith("epoch  3/40"):
+            process.kill()
+            break
+    process.communicate()
+    assert last_checkpoint(model_dir)["epoch"] >= 3
+    train_ok(model_dir)
+    train_ok(whole)
+    assert_same_weights(model_dir, whole)
+
+
+def test_finished_run_says_so_and_touches_nothing(trained: Path, shared_data: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in trained.rglob("*")}
+    out = train_ok(trained)
+    assert "finished after 2 epochs" in out
+    assert "--restart" in out
+    assert {path: path.stat().st_mtime_ns for path in trained.rglob("*")} == before
+
+
+def test_more_epochs_go_on(experiment: Experiment) -> None:
+    model_dir, whole = experiment("more"), experiment("whole", num_epochs=4)
+    train_ok(model_dir)
+    shutil.copy(whole / "params.json", model_dir)
+    assert "Going on after epoch 2" in train_ok(model_dir)
+    train_ok(whole)
+    assert_same_weights(model_dir, whole)
+
+
+def test_other_parameters_do_not_go_on(experiment: Experiment) -> None:
+    model_dir = experiment(scheduler="cosine")
+    train_ok(model_dir)
+    experiment(scheduler="cosine", learning_rate=0.5, num_epochs=5)
+    refused(run("train", "--model_dir", model_dir), "learning_rate: 0.01 then, 0.5 now", "num_epochs", "--restart")
+
+
+def test_restart_keeps_the_old_run(experiment: Experiment) -> None:
+    model_dir = experiment()
+    train_ok(model_dir)
+    (model_dir / "notes.txt").write_text("mine")
+    train_ok(model_dir, "--restart")
+    (previous,) = (model_dir / "previous").iterdir()
+    assert (previous / "last_weights" / "epoch_0002.pt").exists()
+    assert (previous / "train.log").exists()
+    assert (model_dir / "notes.txt").exists()
+    assert_same_weights(model_dir, previous)
+
+
+@pytest.mark.parametrize("source", ["best", "last", "path"])
+def test_restore_file_starts_from_those_weights(experiment: Experiment, trained: Path, source: str) -> None:
+    model_dir = experiment(num_epochs=1, learning_rate=1e-12)
+    shutil.copytree(trained / "best_weights", model_dir / "best_weights")
+    shutil.copytree(trained / "last_weights", model_dir / "last_weights")
+    path = next((trained / "best_weights").glob("*.pt"))
+    train_ok(model_dir, "--restore_file", path if source == "path" else source)
+    start = last_checkpoint(trained, "last" if source == "last" else "best")["state_dict"]
+    end = last_checkpoint(model_dir)["state_dict"]
+    assert last_checkpoint(model_dir)["epoch"] == 1
+    torch.testing.assert_close(end["body.conv1.weight"], start["body.conv1.weight"])
+
+
+def test_base_and_set(experiment: Experiment, tmp_path: Path) -> None:
+    base = experiment("base", num_epochs=1)
+    new = ["--base", base, "--set", "learning_rate=0.02", "optimizer=sgd"]
+    train_ok(tmp_path / "new", *new)
+    assert read_json(tmp_path / "new" / "params.json") == {
+        **read_json(base / "params.json"),
+        "learning_rate": 0.02,
+        "optimizer": "sgd",
+    }
+    assert "finished" in train_ok(tmp_path / "new", *new)  # the same command again
+    refused(run("train", "--model_dir", tmp_path / "new", "--base", base, "--set", "seed=3"), "with other parameters")
+    refused(
+        run("train", "--model_dir", tmp_path / "x", "--base", base, "--set", "sed=3"), "--set  sed: unknown", "seed"
+    )
+    refused(run("train", "--model_dir", base, "--set", "seed=3"), "--base")
+    assert not (tmp_path / "x").exists()
+
+
+# --------------------------------------------------------------------------------------------- evaluate
+
+
+def test_evaluate_is_exact(trained: Path, shared_data: Path) -> None:
+    result = run("evaluate", "--model_dir", trained)
+    assert result.status == 0, result.err
+    metrics = read_json(trained / "metrics_test_best_weights.json")
+    rows = list(csv.DictReader((trained / "predictions_test.csv").open()))
+    assert sorted(row["file"] for row in rows) == sorted(path.name for path in (shared_data / "test_signs").iterdir())
+    assert all(row["label"] == row["file"][0] for row in rows)
+    right = sum(row["label"] == row["prediction"] for row in rows)
+    assert metrics["accuracy"] == pytest.approx(right / len(rows))
+    assert f"accuracy {right / len(rows):.4f}" in result.out
+    assert "| class" in result.out
+    with Image.open(trained / "confusion_matrix.png") as image:
+        assert image.width > 300
+    assert (trained / "mistakes.png").exists() == (right < len(rows))
+
+
+def test_evaluate_other_splits_and_weights(trained: Path) -> None:
+    assert run("evaluate", "--model_dir", trained, "--split", "val", "--restore_file", "last").status == 0
+    last, during = (read_json(trained / f"metrics_{split}_last_weights.json") for split in ("val", "eval"))
+    assert last == pytest.approx({name: value for name, value in during.items() if name != "epoch"})
+    assert run("evaluate", "--model_dir", trained, "--split", "train").status == 0
+    files = [row["file"] for row in csv.DictReader((trained / "predictions_train.csv").open())]
+    assert files == sorted(files)
+
+
+def test_checkpoint_is_plain_values(trained: Path) -> None:
+    """It loads without executing anything, onto any device."""
+    assert last_checkpoint(trained)["random_states"]["cpu"].dtype == torch.uint8
+
+
+# -------------------------------------------------------------------------------------------- bad input
+
+
+@pytest.mark.parametrize("command", ["train", "evaluate"])
+def test_missing_data(command: str, tmp_path: Path, experiment: Experiment) -> None:
+    model_dir = experiment()
+    result = run(command, "--model_dir", model_dir, "--data_dir", tmp_path / "nowhere")
+    refused(result, "nowhere: no data set", "--sample", "build_dataset.py")
+    assert [path.name for path in model_dir.iterdir()] == ["params.json"]
+
+
+@pytest.mark.parametrize("command", ["train", "evaluate"])
+def test_spoilt_data(command: str, data: Path, experiment: Experiment, trained: Path, tmp_path: Path) -> None:
+    model_dir = tmp_path / "spoilt"
+    shutil.copytree(trained, model_dir)
+    flags = ["--model_dir", model_dir, "--data_dir", data, *(["--restart"] if command == "train" else [])]
+    split = data / ("train_signs" if command == "train" else "test_signs")
+    images = sorted(split.iterdir())
+
+    whole = images[3].read_bytes()
+    images[3].write_bytes(whole[:300])
+    refused(run(command, *flags), str(images[3]))
+    draw_photo(images[3], 0, (17, 17))
+    refused(run(command, *flags), str(images[3]), "17x17 pixels, not 16x16")
+    images[3].write_bytes(whole)
+    stray = split / "7_IMG_1.jpg"
+    stray.write_bytes(whole)
+    refused(run(command, *flags), str(stray), "outside the classes (0, 1, 2)")
+    for path in split.iterdir():
+        path.unlink()
+    refused(run(command, *flags), f"{split}: ", "empty")
+    (data / "dataset_params.json").write_text('{"classes": 3}')
+    refused(run(command, *flags), "dataset_params.json: 7 problems", "classes: expected a list, got 3.")
+
+
+def test_an_image_that_changes_is_read_again(data: Path, experiment: Experiment) -> None:
+    model_dir = experiment(data_dir=str(data))
+    train_ok(model_dir)
+    assert len(list((data / ".cache").iterdir())) == 2
+    next((data / "train_signs").iterdir()).write_bytes(b"spoilt after the first use")
+    refused(run("train", "--model_dir", model_dir, "--restart"), "train_signs", "cannot be used")
+
+
+def test_read_only_data_is_no_obstacle(data: Path, experiment: Experiment) -> None:
+    (data / ".cache").write_text("a file where the cache should be")
+    model_dir = experiment(data_dir=str(data))
+    assert "no cache" in train_ok(model_dir)
+
+
+def test_last_batch_of_one(experiment: Experiment) -> None:
+    model_dir = experiment(batch_size=47)  # of 48 training images
+    train_ok(model_dir)
+    assert read_json(model_dir / "run.json")["status"] == "finished"
+
+
+def test_divergence(experiment: Experiment) -> None:
+    model_dir = experiment(learning_rate=1e30, optimizer="sgd", num_epochs=5, batch_size=2)
+    result = run("train", "--model_dir", model_dir)
+    assert result.status == 3
+    assert "learning_rate" in result.err
+    assert read_json(model_dir / "run.json")["status"] == "diverged"
+    assert all(weights.isfinite().all() for path in model_dir.rglob("*.pt") for weights in state_of(path).values())
+
+
+def state_of(path: Path) -> dict[str, torch.Tensor]:
+    return torch.load(path, weights_only=True)["state_dict"]
+
+
+def test_model_dir_that_cannot_be_written(experiment: Experiment, tmp_path: Path, monkeypatch: Any) -> None:
+    base = experiment()
+    (tmp_path / "file").touch()
+    refused(run("train", "--model_dir", tmp_path / "file" / "new", "--base", base), "cannot be written to")
+
+    def touch(self: Path) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "touch", touch)  # root may write everywhere: a read-only folder has to be acted
+    refused(run("train", "--model_dir", base), f"{base}: cannot be written to (Permission denied)")
+    assert [path.name for path in base.iterdir()] == ["params.json"]
+
+
+def test_weights_of_another_architecture(trained: Path, experiment: Experiment, shared_data: Path) -> None:
+    wide = experiment("wide", num_channels=8)
+    path = next((trained / "best_weights").glob("*.pt"))
+    result = run("evaluate", "--model_dir", wide, "--restore_file", path)
+    refused(result, "another architecture", "body.conv1.weight: [4, 3, 3, 3] in the checkpoint, [8, 3, 3, 3] here")
+    resnet = experiment("resnet", net="resnet")
+    result = run("train", "--model_dir", resnet, "--restore_file", path)
+    refused(result, "body.fc1.weight: only in the checkpoint", "body.block1.conv1.weight: not in the checkpoint")
+
+
+def test_data_of_other_classes(trained: Path, data: Path) -> None:
+    text = (data / "dataset_params.json").read_text()
+    (data / "dataset_params.json").write_text(text.replace('"2"', '"3"'))
+    refused(run("evaluate", "--model_dir", trained, "--data_dir", data), "classes is ['0', '1', '3']", "trained with")
+
+
+@pytest.mark.parametrize("content", [b"", b"no checkpoint", b"PK\x03\x04 torn", None, "list", "foreign"])
+def test_no_checkpoint(content: Any, experiment: Experiment, tmp_path: Path) -> None:
+    path = tmp_path / "weights.pt"
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    elif content:
+        torch.save([1, 2] if content == "list" else {"state_dict": Path("an object, not a plain value")}, path)
+    for command in ("train", "evaluate"):
+        refused(run(command, "--model_dir", experiment(), "--restore_file", path), str(path))
+
+
+def test_damaged_checkpoint(trained: Path, tmp_path: Path) -> None:
+    model_dir = tmp_path / "damaged"
+    shutil.copytree(trained, model_dir)
+    path = next((model_dir / "best_weights").glob("*.pt"))
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.unlink()
+    path.write_bytes(content)
+    refused(run("evaluate", "--model_dir", model_dir), str(path), "damaged")
+
+
+def test_nothing_trained_yet(experiment: Experiment) -> None:
+    refused(run("evaluate", "--model_dir", experiment()), "no best weights", "train.py")
+    refused(run("train", "--model_dir", experiment(), "--restore_file", "last"), "no last weights")
+
+
+def test_device_that_is_not_there(experiment: Experiment) -> None:
+    refused(run("train", "--model_dir", experiment(), "--device", "quantum"), "--device quantum")
+    if not torch.cuda.is_available():
+        refused(run("train", "--model_dir", experiment(), "--device", "cuda"), "--device cuda: not available")
+
+
+def test_a_bug_is_not_hidden(experiment: Experiment, monkeypatch: pytest.MonkeyPatch) -> None:
+    model_dir = experiment()
+    monkeypatch.setattr(train, "make_optimizer", lambda *_: 1 / 0)
+    result = run("train", "--model_dir", model_dir)
+    assert result.status == 1
+    assert "ZeroDivisionError" in result.err
+    assert "ZeroDivisionError" in (model_dir / "train.log").read_text()
+    assert read_json(model_dir / "run.json")["status"] == "failed"
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
+def test_cuda(experiment: Experiment) -> None:
+    model_dir = experiment(num_epochs=5)
+    train_ok(model_dir, "--device", "cuda")
+    assert run("evaluate", "--model_dir", model_dir, "--device", "cpu").status == 0
+
+
+def test_cpu_is_always_there() -> None:
+    assert choose_device("cpu").type == "cpu"
+    assert os.cpu_count()
