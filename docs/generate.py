@@ -1,4 +1,4 @@
-"""Write docs/parameters.md, and a JSON schema per task for editors, from the tasks' Params.
+"""Write docs/parameters.md, and a JSON schema per task for editors, from the tasks' Params; and draw docs/sample.png.
 
 python -m docs.generate
 """
@@ -8,9 +8,12 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
+from PIL import Image
 from tabulate import tabulate
 
 from model import TASKS, Task
+from model.image_classification.sample import draw_hand
 from utils import describe
 
 HEADER = """# Parameters
@@ -39,6 +42,15 @@ def generate() -> dict[str, str]:
     return files
 
 
+def draw_contact_sheet(path: Path, columns: int = 12) -> None:
+    """Some hands of each number, as `build_dataset.py --sample` draws them."""
+    rng = np.random.default_rng(230)
+    rows = [[draw_hand(label, rng).resize((64, 64)) for _ in range(columns)] for label in range(6)]
+    Image.fromarray(np.vstack([np.hstack(row) for row in rows])).save(path, optimize=True)
+
+
 if __name__ == "__main__":
+    folder = Path(__file__).parent
     for name, content in generate().items():
-        (Path(__file__).parent / name).write_text(content)
+        (folder / name).write_text(content)
+    draw_contact_sheet(folder / "sample.png")

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import ROOT, draw_photos
+from tests.conftest import ROOT, draw_photo, draw_photos
 
 NOT_HERE = ("git clone", "cd ", "make ", "tensorboard", "pip ", "python3 -m venv", "source ", "python -m benchmarks")
 
@@ -32,7 +32,8 @@ def project(tmp_path: Path) -> Path:
     (project / "data").mkdir()
     draw_photos(project / "data" / "SIGNS")
     for number, name in enumerate(("cat", "dog")):
-        draw_photos(project / "photos" / name, classes=number + 1)
+        for i in range(20):
+            draw_photo(project / "photos" / name / f"{i}.jpg", number)
     for path in project.glob("experiments/**/params.json"):
         small = {**json.loads(path.read_text()), "num_epochs": 1, "warmup_epochs": 0, "num_channels": 4}
         path.write_text(json.dumps(small))

@@ -1,0 +1,41 @@
+# make demo    see it work: draws a sample data set, trains two networks on it, evaluates, prints the table
+# make test    linters, type checks and all tests
+# Both set up .venv first.
+
+PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11 python3.10; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null && echo $$p && break; done)
+RUN := .venv/bin/python
+
+.PHONY: demo test docs clean
+
+demo: .venv/installed
+	rm -rf experiments/demo
+	$(RUN) build_dataset.py --sample --output_dir data/sample --overwrite
+	for name in base_model signs_resnet; do \
+		$(RUN) train.py --model_dir experiments/demo/$$name --base experiments/$$name --data_dir data/sample && \
+		$(RUN) evaluate.py --model_dir experiments/demo/$$name || exit 1; \
+	done
+	$(RUN) synthesize_results.py --parent_dir experiments/demo
+
+test: .venv/installed-dev
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+	$(RUN) -m mypy .
+	$(RUN) -m pytest
+
+docs: .venv/installed
+	$(RUN) -m docs.generate
+
+.venv/installed: requirements.txt
+	@test -n "$(PYTHON)" || { echo "Python 3.10 or newer is needed: make demo PYTHON=/path/to/python3"; exit 1; }
+	$(PYTHON) -m venv .venv
+	@echo "Installing into .venv: a few minutes the first time"
+	$(RUN) -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	@touch $@
+
+.venv/installed-dev: .venv/installed requirements-dev.txt
+	$(RUN) -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	@touch $@
+
+clean:
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis experiments/demo data/sample
