@@ -302,6 +302,9 @@ def choose_start(
     frozen = now.keys() - MAY_CHANGE
     if now["num_epochs"] < checkpoint["epoch"] or params.scheduler in ("cosine", "onecycle"):
         frozen |= {"num_epochs"}  # these schedules are stretched over all epochs from the first on
+    other_data = checkpoint["data"]["digest"] != params.data.digest
+    if other_data:
+        frozen |= {"data_dir"}
     changed = [
         f"{name}: {before.get(name)} then, {now[name]} now" for name in sorted(frozen) if before.get(name) != now[name]
     ]
@@ -312,8 +315,8 @@ def choose_start(
             + "\nor start a new folder from its weights:"
             + f" --model_dir NEW --base {model_dir} --restore_file {checkpoint['path']}"
         )
-    if checkpoint["data"]["digest"] != params.data.digest:
-        logger.warning("%s is not the data that this run began with.", params.data_dir)
+    if other_data:
+        logger.warning("%s has changed since this run began: its digest is another.", params.data_dir)
     return checkpoint
 
 
@@ -338,15 +341,16 @@ def main() -> None:
         create_experiment(model_dir, Path(args.base), args.set)
     elif args.set:
         raise UserError("--set goes with --base DIR, the experiment to vary. Or edit params.json.")
-    task, params = load_experiment(model_dir, args.data_dir)
+    task, params = load_experiment(model_dir, args.data_dir, as_before=not args.restart)
     device = choose_device(args.device)
     check_writable(model_dir)
     checkpoint = choose_start(model_dir, params, args.restore_file, args.restart)
     if checkpoint and is_finished(checkpoint, params):
         logger.info(
-            "%s: finished after %d epochs. To go on, raise num_epochs in params.json; to start again, --restart.",
+            "%s: finished, %d epochs on %s. To go on, raise num_epochs in params.json; to start again, --restart.",
             model_dir,
             checkpoint["epoch"],
+            params.data_dir,
         )
         return
     if checkpoint is None or "epoch" not in checkpoint:

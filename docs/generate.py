@@ -1,4 +1,4 @@
-"""Write docs/parameters.md, and a JSON schema per task for editors, from the tasks' Params; and draw docs/sample.png.
+"""Write docs/parameters.md, and a JSON schema per task for editors, from the tasks' Params; and draw docs/sample.jpg.
 
 python -m docs.generate
 """
@@ -45,12 +45,12 @@ def generate() -> dict[str, str]:
 def draw_contact_sheet(path: Path, columns: int = 12) -> None:
     """Some hands of each number, as `build_dataset.py --sample` draws them."""
     rng = np.random.default_rng(230)
-    rows = [[draw_hand(label, rng).resize((64, 64)) for _ in range(columns)] for label in range(6)]
-    Image.fromarray(np.vstack([np.hstack(row) for row in rows])).save(path, optimize=True)
+    rows = [[np.asarray(draw_hand(label, rng).resize((64, 64))) for _ in range(columns)] for label in range(6)]
+    Image.fromarray(np.vstack([np.hstack(row) for row in rows])).save(path, quality=88)
 
 
 if __name__ == "__main__":
     folder = Path(__file__).parent
     for name, content in generate().items():
         (folder / name).write_text(content)
-    draw_contact_sheet(folder / "sample.png")
+    draw_contact_sheet(folder / "sample.jpg")

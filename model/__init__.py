@@ -38,10 +38,11 @@ class Task:
         return getattr(import_module(f"model.{self.name}.{PARTS[part]}"), part)
 
 
-def load_experiment(model_dir: Path, data_dir: str | None = None) -> tuple[Task, Any]:
+def load_experiment(model_dir: Path, data_dir: str | None = None, as_before: bool = True) -> tuple[Task, Any]:
     """The task and the checked parameters of `model_dir`/params.json, with what the data decides attached.
 
-    The data set is `data_dir`, or the one that params.json names, or that of the last run here, or the task's default.
+    The data set is `data_dir`, or the one that params.json names, or (`as_before`) that of the last run here, or the
+    task's default.
 
     Raises:
         UserError: params.json or the data set is missing, or anything in them is wrong.
@@ -49,7 +50,7 @@ def load_experiment(model_dir: Path, data_dir: str | None = None) -> tuple[Task,
     file = read_params_file(model_dir)
     task = task_of(file)
     params = file.validate(task.Params)
-    if data_dir is None and "data_dir" not in file.values:
+    if data_dir is None and as_before and "data_dir" not in file.values:
         data_dir = read_run(model_dir).get("params", {}).get("data_dir")
     if data_dir is not None:
         params = params.model_copy(update={"data_dir": data_dir})

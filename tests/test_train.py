@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -96,7 +97,7 @@ def test_early_stopping(experiment: Experiment) -> None:
     history = (model_dir / "history.jsonl").read_text().splitlines()
     best = read_json(model_dir / "metrics_eval_best_weights.json")["epoch"]
     assert len(history) == best + 2 < 30
-    assert "finished after" in train_ok(model_dir)
+    assert "finished, " in train_ok(model_dir)
 
 
 def test_best_is_the_earliest_of_equals_and_never_nan() -> None:
@@ -183,7 +184,7 @@ def test_a_real_kill_loses_no_finished_epoch(experiment: Experiment) -> None:
 def test_finished_run_says_so_and_touches_nothing(trained: Path, shared_data: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in trained.rglob("*")}
     out = train_ok(trained)
-    assert "finished after 2 epochs" in out
+    assert "finished, 2 epochs" in out
     assert "--restart" in out
     assert {path: path.stat().st_mtime_ns for path in trained.rglob("*")} == before
 
@@ -202,6 +203,20 @@ def test_other_parameters_do_not_go_on(experiment: Experiment) -> None:
     train_ok(model_dir)
     experiment(scheduler="cosine", learning_rate=0.5, num_epochs=5)
     refused(run("train", "--model_dir", model_dir), "learning_rate: 0.01 then, 0.5 now", "num_epochs", "--restart")
+
+
+def test_other_data_do_not_go_on(experiment: Experiment, data: Path, shared_data: Path) -> None:
+    model_dir = experiment()
+    train_ok(model_dir)
+    found = (data / "dataset_params.json").read_text()
+    (data / "dataset_params.json").write_text(re.sub(r'"digest": "...', '"digest": "new', found))
+    result = run("train", "--model_dir", model_dir, "--data_dir", data)
+    refused(result, f"data_dir: {shared_data} then, {data} now", "--restart")
+    experiment(data_dir=str(data), num_epochs=3)
+    train_ok(model_dir, "--restart")
+    (data / "dataset_params.json").write_text(re.sub(r'"digest": "...', '"digest": "odd', found))
+    experiment(data_dir=str(data), num_epochs=4)
+    assert f"{data} has changed since this run began" in train_ok(model_dir)
 
 
 def test_restart_keeps_the_old_run(experiment: Experiment) -> None:
