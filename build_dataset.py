@@ -18,7 +18,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from model import TASKS, Task
-from utils import TrainingParams, UserError, run_command
+from model.params import TrainingParams
+from utils import UserError, run_command
 
 
 def parse_args() -> tuple[Task, argparse.Namespace]:

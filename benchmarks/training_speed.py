@@ -33,7 +33,8 @@ from model import load_experiment
 from model.hardware import autocast, choose_device, choose_precision
 from model.image_classification.dataset import label_of, list_images
 from model.optimizers import Schedule, make_optimizer
-from train import Summaries, train
+from runs import Summaries
+from train import train
 
 
 class TutorialDataset(Dataset[Any]):

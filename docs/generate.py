@@ -14,7 +14,7 @@ from tabulate import tabulate
 
 from model import TASKS, Task
 from model.image_classification.sample import draw_hand
-from utils import describe
+from model.params import describe
 
 HEADER = """# Parameters
 

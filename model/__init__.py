@@ -6,7 +6,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from utils import JsonFile, TrainingParams, UserError, check_writable, did_you_mean, read_run, save_json
+from model.params import JsonFile, TrainingParams, did_you_mean
+from utils import UserError, check_writable, save_json
 
 TASKS = ("image_classification",)
 
@@ -114,3 +115,9 @@ def load_data_params(task: Task, data_dir: Path) -> Any:
     if built_for != task.name:
         raise UserError(f"{data_dir}: built for the task {built_for}, but params.json says {task.name}.")
     return file.validate(task.DataParams)
+
+
+def read_run(model_dir: Path) -> dict[str, Any]:
+    """What the last run in `model_dir` left in run.json; empty when there was none."""
+    path = model_dir / "run.json"
+    return JsonFile.read(path).values if path.is_file() else {}

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.optim import lr_scheduler
 
-from utils import TrainingParams
+from model.params import TrainingParams
 
 OPTIMIZERS: dict[str, Any] = {
     "sgd": torch.optim.SGD,

@@ -9,8 +9,9 @@ import pytest
 
 from docs.generate import generate
 from model import TASKS, Task, read_params
+from model.params import JsonFile
 from tests.conftest import ROOT, refused, run
-from utils import JsonFile, UserError
+from utils import UserError
 
 
 def problems_of(tmp_path: Path, content: str | bytes) -> str:

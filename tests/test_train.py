@@ -19,6 +19,7 @@ from PIL import Image
 
 import train
 from model.hardware import choose_device
+from runs import best_epoch
 from tests.conftest import ROOT, assert_same_weights, draw_photo, last_checkpoint, read_json, refused, run
 
 Experiment = Callable[..., Path]
@@ -105,8 +106,8 @@ def test_best_is_the_earliest_of_equals_and_never_nan() -> None:
         {"epoch": i + 1, "val": {"loss": -value, "accuracy": value}}
         for i, value in enumerate([float("nan"), 0.5, 0.7, 0.7, float("nan")])
     ]
-    assert train.best_epoch(history, "accuracy")["epoch"] == 3
-    assert train.best_epoch(history, "loss")["epoch"] == 3
+    assert best_epoch(history, "accuracy")["epoch"] == 3
+    assert best_epoch(history, "loss")["epoch"] == 3
 
 
 # ------------------------------------------------------------------------------------------ the same again

@@ -6,7 +6,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from utils import StrictModel, TrainingParams
+from model.params import StrictModel, TrainingParams
 
 
 class Params(TrainingParams):

@@ -17,17 +17,17 @@ PIXELS = 256  # four times what is usually built, so that shrinking smooths the 
 
 # A hand of palm width 1, fingers up: where each finger begins, its direction in degrees from straight up, its length.
 THUMB, INDEX, MIDDLE, RING, LITTLE = range(5)
-FINGERS = [(-0.42, 0.28, -58, 0.62), (-0.36, -0.40, -11, 0.86), (-0.12, -0.47, -3, 0.97), (0.13, -0.44, 5, 0.88)]
-FINGERS.append((0.36, -0.34, 15, 0.70))
+FINGERS = [(-0.42, 0.28, -62, 0.74), (-0.36, -0.40, -16, 0.88), (-0.12, -0.47, -5, 0.98), (0.13, -0.44, 6, 0.90)]
+FINGERS.append((0.36, -0.34, 19, 0.72))
 RAISED: list[list[tuple[int, ...]]] = [  # the ways to show each number; the first is the usual one
     [()],
     [(INDEX,), (THUMB,)],
     [(INDEX, MIDDLE), (THUMB, INDEX)],
     [(INDEX, MIDDLE, RING), (THUMB, INDEX, MIDDLE)],
-    [(INDEX, MIDDLE, RING, LITTLE), (THUMB, INDEX, MIDDLE, RING)],
+    [(INDEX, MIDDLE, RING, LITTLE)],
     [(THUMB, INDEX, MIDDLE, RING, LITTLE)],
 ]
-LIGHT_SKIN, DARK_SKIN = np.array([241, 198, 170.0]), np.array([92, 58, 42.0])
+LIGHT_SKIN, DARK_SKIN = np.array([241, 198, 170.0]), np.array([104, 68, 50.0])
 
 
 def draw_sample(folder: Path, seed: int) -> None:
@@ -59,14 +59,14 @@ def draw_hand(label: int, rng: np.random.Generator) -> Image.Image:
 
     canvas = ImageDraw.Draw(image)
     for points, width, tone in limbs:
-        draw_limb(canvas, points, width + 4, tuple((0.72 * tone * skin).astype(int)))  # an outline parts the fingers
+        draw_limb(canvas, points, width + 4, tuple((0.62 * tone * skin).astype(int)))  # an outline parts the fingers
         draw_limb(canvas, points, width, tuple((tone * skin).clip(0, 255).astype(int)))
 
-    image = image.filter(ImageFilter.GaussianBlur(rng.uniform(0.5, 3.5)))
+    image = image.filter(ImageFilter.GaussianBlur(rng.uniform(0.5, 2)))
     across, down = np.meshgrid(np.linspace(-1, 1, PIXELS), np.linspace(-1, 1, PIXELS))
     direction = rng.uniform(0, 2 * math.pi)
     light = rng.uniform(0.8, 1.15) + rng.uniform(0, 0.25) * (across * math.cos(direction) + down * math.sin(direction))
-    noise = rng.normal(0, rng.uniform(2, 8), (PIXELS, PIXELS, 1))
+    noise = rng.normal(0, rng.uniform(1, 5), (PIXELS, PIXELS, 1))
     pixels = np.asarray(image) * light[:, :, None] * rng.uniform(0.94, 1.06, 3) + noise
     return Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
 
@@ -74,26 +74,26 @@ def draw_hand(label: int, rng: np.random.Generator) -> Image.Image:
 def draw_background(skin: np.ndarray, rng: np.random.Generator) -> Image.Image:
     """A wall or a table: one colour that is not the skin's, with soft patches of others near it."""
     colour = skin
-    while np.abs(colour - skin).mean() < 45:
-        colour = rng.uniform(30, 245) + rng.uniform(-40, 40, 3)  # more or less grey, as most rooms are
-    coarse = colour + rng.normal(0, rng.uniform(2, 18), (4, 4, 3))
+    while np.abs(colour - skin).mean() < 60:
+        colour = rng.uniform(30, 245) + rng.uniform(-30, 30, 3)  # more or less grey, as most rooms are
+    coarse = colour + rng.normal(0, rng.uniform(1, 7), (4, 4, 3))
     return Image.fromarray(coarse.clip(0, 255).astype(np.uint8)).resize((PIXELS, PIXELS), Image.Resampling.BICUBIC)
 
 
 def pose_hand(label: int, rng: np.random.Generator) -> list[tuple[np.ndarray, float, float]]:
     """The limbs of the hand, back to front: points (n x 2, in pixels), width in pixels, and lightness of the skin."""
     ways = RAISED[label]
-    raised = ways[0] if rng.uniform() < 0.75 else ways[-1]
-    turn, scale = math.radians(rng.uniform(-35, 35)), PIXELS * rng.uniform(0.26, 0.36)
-    centre = PIXELS * (np.array([0.5, 0.56]) + rng.uniform(-0.09, 0.09, 2))
+    raised = ways[0] if rng.uniform() < 0.9 else ways[-1]
+    turn, scale = math.radians(rng.uniform(-18, 18)), PIXELS * rng.uniform(0.31, 0.36)
+    centre = PIXELS * (np.array([0.5, 0.56]) + rng.uniform(-0.05, 0.05, 2))
     mirror = rng.choice([-1, 1])
-    spread = rng.uniform(0.6, 1.5)
+    spread = rng.uniform(1, 1.5)
 
     limbs = [([(0, 0.4), (rng.uniform(-0.3, 0.3), 3)], 0.62, 0.95), ([(-0.17, -0.1), (-0.12, 0.35)], 0.6, 1.0)]
     limbs += [([(0.17, -0.1), (0.12, 0.35)], 0.6, 1.0), ([(0, -0.15), (0, 0.3)], 0.8, 1.0)]  # palm
     for finger, (x, y, direction, length) in enumerate(FINGERS):
         angle = math.radians(direction * (spread if finger != THUMB else 1) + rng.normal(0, 3))
-        width = 0.24 if finger == THUMB else 0.21
+        width = 0.24 if finger == THUMB else 0.2
         if finger in raised:
             length *= rng.uniform(0.9, 1.08)
             middle = (x + length / 2 * math.sin(angle), y - length / 2 * math.cos(angle))

@@ -1,0 +1,210 @@
+"""params.json: what may be set in every task, and what is wrong with a file. A task's params.py adds its own."""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
+
+from utils import UserError
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+
+class StrictModel(BaseModel):
+    """Values are taken as they are written: "32" is not 32, unknown names are refused, NaN is no number."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False, frozen=True)
+
+
+class TrainingParams(StrictModel):
+    """The parameters that every task shares. A task's `Params` extends them."""
+
+    task: str = Field("image_classification", description="The folder of model/ that knows the data and the network.")
+    data_dir: str = Field("data", description="The built data set; --data_dir on the command line goes before it.")
+
+    learning_rate: float = Field(1e-3, gt=0, description="Step size of the optimizer; the peak, under a scheduler.")
+    batch_size: int = Field(32, ge=1, description="Examples per optimizer step.")
+    num_epochs: int = Field(20, ge=1, description="Passes over the training split.")
+    seed: int = Field(230, ge=0, le=2**32 - 1, description="Decides initial weights, order, augmentation and dropout.")
+
+    optimizer: Literal["sgd", "adam", "adamw", "nadam", "radam", "adamax", "rmsprop", "adagrad", "adadelta"] = Field(
+        "adam", description="torch.optim's optimizer of that name."
+    )
+    momentum: float = Field(0.9, ge=0, lt=1, description="Momentum of sgd (Nesterov's) and rmsprop.")
+    weight_decay: float = Field(0.0, ge=0, description="Decay of the weights; biases and norms are left alone.")
+    clip_grad_norm: float = Field(0.0, ge=0, description="Scale gradients down to this total norm; 0 never does.")
+
+    scheduler: Literal["none", "step", "cosine", "onecycle", "plateau"] = Field(
+        "none", description="How the learning rate falls: torch.optim.lr_scheduler's scheduler of that name."
+    )
+    warmup_epochs: float = Field(0.0, ge=0, description="Epochs over which the learning rate first rises.")
+    step_epochs: int = Field(10, ge=1, description="step: epochs between two falls of the learning rate.")
+    gamma: float = Field(0.1, gt=0, lt=1, description="step, plateau: what the learning rate is multiplied by.")
+    plateau_patience: int = Field(5, ge=0, description="plateau: epochs without improvement that are tolerated.")
+    early_stopping_patience: int = Field(0, ge=0, description="Stop after so many epochs without a new best; 0 never.")
+
+    precision: Literal["auto", "float32", "bfloat16"] = Field(
+        "auto", description="Arithmetic of the network; auto takes bfloat16 where the hardware computes in it."
+    )
+    fused_optimizer: bool = Field(True, description="Update all weights in one kernel, where the optimizer has one.")
+    num_workers: int = Field(0, ge=0, description="Loader processes; 0 is fastest while the data fits in memory.")
+    save_summary_steps: int = Field(100, ge=1, description="Steps between gradient norms in TensorBoard.")
+
+    monitor: str = Field("loss", description="The metric that chooses the best weights; only a loss is minimised.")
+
+    _data: Any = PrivateAttr(None)
+
+    @property
+    def data(self) -> Any:
+        """What the data decides (classes, sizes, vocabularies): the task's DataParams, once `with_data` set them."""
+        return self._data
+
+    def with_data(self, data: Any) -> Self:
+        self._data = data
+        return self
+
+    @model_validator(mode="after")
+    def _warmup_leaves_room(self) -> Self:
+        if self.warmup_epochs >= self.num_epochs and self.warmup_epochs > 0:
+            raise ValueError(f"warmup_epochs: expected less than num_epochs ({self.num_epochs})")
+        return self
+
+
+ModelType = TypeVar("ModelType", bound=BaseModel)
+
+
+@dataclass
+class JsonFile:
+    """A flat JSON object as it was written: its values, where each stands, and what is already wrong with it."""
+
+    path: Path
+    values: dict[str, Any] = field(default_factory=dict)
+    where: dict[str, str] = field(default_factory=dict)  # key -> "line 4" or "--set"
+    problems: list[str] = field(default_factory=list)
+
+    @classmethod
+    def read(cls, path: str | Path) -> JsonFile:
+        """Raises UserError when the file is missing, unreadable, or not one JSON object."""
+        path = Path(path)
+        try:
+            content = path.read_bytes()
+            text = content.decode(json.detect_encoding(content))  # knows byte order marks
+            value = json.loads(text)
+        except FileNotFoundError:
+            raise UserError(f"{path}: no such file.") from None
+        except OSError as error:
+            raise UserError(f"{path}: cannot be read ({error.strerror}).") from None
+        except UnicodeDecodeError as error:
+            raise UserError(f"{path}: not a text file (byte {error.start} is not {error.encoding}).") from None
+        except json.JSONDecodeError as error:
+            raise UserError(f"{path}: not JSON: line {error.lineno}, column {error.colno}: {error.msg}.") from None
+        except RecursionError:
+            raise UserError(f"{path}: nested too deeply.") from None
+        if not isinstance(value, dict):
+            raise UserError(f'{path}: expected an object like {{"learning_rate": 1e-3}}, got {json.dumps(value)[:40]}.')
+
+        file = cls(path)
+        for key, value, line in _top_level(text):
+            if key in file.values:
+                file.problems.append(f"line {line}  {key}: written twice, first on {file.where[key]}. Remove one.")
+            file.values[key], file.where[key] = value, f"line {line}"
+        file.values.pop("$schema", None)  # an editor's, not ours
+        return file
+
+    def override(self, assignments: list[str]) -> None:
+        """Apply `key=value` words of a command line; a value is JSON, or else a plain string."""
+        for assignment in assignments:
+            key, equals, text = assignment.partition("=")
+            if not equals or not key:
+                raise UserError(f"--set {assignment}: expected key=value, such as learning_rate=0.01.")
+            try:
+                self.values[key] = json.loads(text)
+            except json.JSONDecodeError:
+                self.values[key] = text
+            self.where[key] = "--set"
+
+    def validate(self, model: type[ModelType]) -> ModelType:
+        """Check the values against `model`. Raises UserError that lists every problem with its line."""
+        problems = list(self.problems)
+        try:
+            validated = model.model_validate(self.values)
+        except ValidationError as error:
+            problems += [self._explain(problem, model) for problem in error.errors()]
+        if problems:
+            problems.sort(key=lambda text: int(text.split()[1]) if text.startswith("line ") else 0)
+            count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
+            raise UserError("\n  ".join([f"{self.path}: {count}", *problems]))
+        return validated
+
+    def _explain(self, problem: Any, model: type[BaseModel]) -> str:
+        if not problem["loc"]:  # a check between fields names the field itself
+            key, _, text = problem["msg"].removeprefix("Value error, ").partition(": ")
+            return f"{self.where.get(key, 'default')}  {key}: {text}"
+        key, value = str(problem["loc"][0]), problem["input"]
+        place = f"{self.where.get(key, 'missing')}  {key}: "
+        if problem["type"] == "missing":
+            return place + "not there."
+        if problem["type"] == "extra_forbidden":
+            return place + f"unknown parameter.{did_you_mean(key, model.model_fields)}"
+        schema = model.model_json_schema()["properties"][key]
+        return place + f"expected {describe(schema)}, got {_quote(value)}.{_unquoted_hint(value, schema)}"
+
+
+def _top_level(text: str) -> Iterator[tuple[str, Any, int]]:
+    """(key, value, line) of each member of the JSON object in `text`, duplicates included."""
+    decoder, at = json.JSONDecoder(), text.index("{") + 1
+    while match := re.compile(r'[\s,]*(?=")').match(text, at):
+        key, at = decoder.raw_decode(text, match.end())
+        line = text.count("\n", 0, at) + 1
+        colon = re.compile(r"\s*:\s*").match(text, at)
+        assert colon is not None  # json.loads accepted the text
+        value, at = decoder.raw_decode(text, colon.end())
+        yield key, value, line
+
+
+NAMES_OF_TYPES = {
+    "integer": "an integer",
+    "number": "a number",
+    "string": "a string",
+    "boolean": "true or false",
+    "array": "a list",
+    "object": "an object",
+}
+NAMES_OF_BOUNDS = {"minimum": ">=", "exclusiveMinimum": ">", "maximum": "<=", "exclusiveMaximum": "<"}
+
+
+def describe(schema: Mapping[str, Any]) -> str:
+    """What a field's JSON schema accepts, in words: `an integer >= 1`, `one of adam, sgd`."""
+    if "enum" in schema:
+        return "one of " + ", ".join(schema["enum"])
+    bounds = [f"{sign} {schema[bound]}" for bound, sign in NAMES_OF_BOUNDS.items() if bound in schema]
+    return f"{NAMES_OF_TYPES.get(schema.get('type', ''), 'another value')} {' and '.join(bounds)}".rstrip()
+
+
+def _quote(value: Any) -> str:
+    return json.dumps(value) + (" (a string)" if isinstance(value, str) else "")
+
+
+def _unquoted_hint(value: Any, schema: Mapping[str, Any]) -> str:
+    wants_a_word = "enum" in schema or schema.get("type") == "string"
+    if wants_a_word and isinstance(value, str):
+        return did_you_mean(value, schema.get("enum", []))
+    with contextlib.suppress(TypeError, json.JSONDecodeError):  # not a string, or no number inside it
+        if not wants_a_word and isinstance(json.loads(value), int | float | bool):
+            return f" Write {value} without quotes."
+    return ""
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """` Did you mean X?`, or nothing when no known name is close."""
+    close = difflib.get_close_matches(name, list(known), n=1)
+    return f" Did you mean {close[0]}?" if close else ""
