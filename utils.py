@@ -1,6 +1,6 @@
 """What the commands share: errors, logging, files that are whole or absent, checkpoints, and progress.
 
-torch is imported where it is needed and not at the top: a table of results or a misspelt parameter need not wait for it.
+torch is imported where it is needed and not at the top: a table of results or a misspelt name need not wait for it.
 """
 
 from __future__ import annotations

@@ -68,6 +68,7 @@ def draw_images(images: Sequence[np.ndarray], captions: Sequence[str], path: Pat
     Args:
         images: each height x width x 3, uint8.
     """
+    columns = min(columns, len(images))
     rows = -(-len(images) // columns)
     figure = new_figure(1.2 * columns, 1.4 * rows)
     for axis in figure.subplots(rows, columns, squeeze=False).flat:

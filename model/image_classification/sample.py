@@ -62,7 +62,7 @@ def draw_hand(label: int, rng: np.random.Generator) -> Image.Image:
         draw_limb(canvas, points, width + 4, tuple((0.62 * tone * skin).astype(int)))  # an outline parts the fingers
         draw_limb(canvas, points, width, tuple((tone * skin).clip(0, 255).astype(int)))
 
-    image = image.filter(ImageFilter.GaussianBlur(rng.uniform(0.5, 2)))
+    image = image.filter(ImageFilter.GaussianBlur(rng.uniform(0.3, 1.5)))
     across, down = np.meshgrid(np.linspace(-1, 1, PIXELS), np.linspace(-1, 1, PIXELS))
     direction = rng.uniform(0, 2 * math.pi)
     light = rng.uniform(0.8, 1.15) + rng.uniform(0, 0.25) * (across * math.cos(direction) + down * math.sin(direction))
@@ -74,7 +74,7 @@ def draw_hand(label: int, rng: np.random.Generator) -> Image.Image:
 def draw_background(skin: np.ndarray, rng: np.random.Generator) -> Image.Image:
     """A wall or a table: one colour that is not the skin's, with soft patches of others near it."""
     colour = skin
-    while np.abs(colour - skin).mean() < 60:
+    while np.abs(colour - skin).mean() < 70:
         colour = rng.uniform(30, 245) + rng.uniform(-30, 30, 3)  # more or less grey, as most rooms are
     coarse = colour + rng.normal(0, rng.uniform(1, 7), (4, 4, 3))
     return Image.fromarray(coarse.clip(0, 255).astype(np.uint8)).resize((PIXELS, PIXELS), Image.Resampling.BICUBIC)
@@ -83,8 +83,8 @@ def draw_background(skin: np.ndarray, rng: np.random.Generator) -> Image.Image:
 def pose_hand(label: int, rng: np.random.Generator) -> list[tuple[np.ndarray, float, float]]:
     """The limbs of the hand, back to front: points (n x 2, in pixels), width in pixels, and lightness of the skin."""
     ways = RAISED[label]
-    raised = ways[0] if rng.uniform() < 0.9 else ways[-1]
-    turn, scale = math.radians(rng.uniform(-18, 18)), PIXELS * rng.uniform(0.31, 0.36)
+    raised = ways[0] if rng.uniform() < 0.75 else ways[-1]
+    turn, scale = math.radians(rng.uniform(-15, 15)), PIXELS * rng.uniform(0.32, 0.36)
     centre = PIXELS * (np.array([0.5, 0.56]) + rng.uniform(-0.05, 0.05, 2))
     mirror = rng.choice([-1, 1])
     spread = rng.uniform(1, 1.5)
