@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any, Literal
 
 import torch
@@ -37,7 +38,21 @@ def make_optimizer(net: nn.Module, params: TrainingParams) -> torch.optim.Optimi
         options = {"momentum": params.momentum}
     if params.fused_optimizer and params.optimizer in ("sgd", "adam", "adamw"):
         options["fused"] = True
-    return OPTIMIZERS[params.optimizer]([g for g in groups if g["params"]], lr=params.learning_rate, **options)
+    make = without_compiler(OPTIMIZERS[params.optimizer])
+    return make([g for g in groups if g["params"]], lr=params.learning_rate, **options)
+
+
+def without_compiler(optimizer: Any) -> Any:
+    """The same optimizer without torch.compile's machinery.
+
+    torch.optim imports that machinery, which takes a second, only to tell it to stay away. So its functions are marked
+    as told already, and `step` is taken without the wrapper that would tell it. Should torch name these things
+    differently one day, the second is back and nothing else changes.
+    """
+    for function in vars(torch.optim.Optimizer).values():
+        if wrapped := getattr(function, "__wrapped__", None):
+            vars(wrapped).setdefault("__dynamo_disable", wrapped)
+    return type(optimizer.__name__, (optimizer,), {"step": torch.no_grad()(inspect.unwrap(optimizer.step))})
 
 
 class Schedule:

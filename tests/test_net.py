@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -63,7 +64,7 @@ def test_dropout_rate_is_the_probability_of_dropping() -> None:
 def test_shipped_resnet_has_at_most_a_million_parameters() -> None:
     from model import read_params
 
-    params = read_params(Path(__file__).parent.parent / "experiments" / "signs_resnet")
+    params = read_params(ROOT / "experiments" / "signs_resnet")
     params.with_data(make_params(6, 64).data)
     assert sum(p.numel() for p in Net(params).parameters()) <= 1_000_000
 
@@ -117,6 +118,33 @@ def test_every_optimizer_learns(name: str) -> None:
         optimizer.step()
         losses.append(loss.item())
     assert losses[-1] < 0.95 * losses[0]
+
+
+@pytest.mark.parametrize("name", ["sgd", "adamw", "rmsprop"])
+def test_optimizer_without_compiler_is_torchs(name: str) -> None:
+    """The same steps, the same state, and nothing of torch.compile imported for it."""
+    code = f"""
+import sys, torch
+from model.image_classification.params import Params
+from model.optimizers import OPTIMIZERS, make_optimizer
+def steps(make):
+    torch.manual_seed(0)
+    layer = torch.nn.Linear(3, 1)
+    optimizer = make(layer)
+    for _ in range(3):
+        loss = layer(torch.ones(2, 3)).square().sum()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    optimizer.load_state_dict(optimizer.state_dict())
+    return layer.weight
+ours = steps(lambda layer: make_optimizer(layer, Params(optimizer="{name}", momentum=0.0, fused_optimizer=False)))
+assert "torch._dynamo" not in sys.modules
+theirs = steps(lambda layer: OPTIMIZERS["{name}"](layer.parameters(), lr=1e-3, weight_decay=0.0))
+assert torch.equal(ours, theirs)
+"""
+    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
 
 
 def test_weight_decay_leaves_biases_alone() -> None:

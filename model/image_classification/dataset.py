@@ -1,4 +1,4 @@
-"""Raw photos -> data_dir: found, checked, split, shrunk. Neither this file nor its worker processes need torch."""
+"""Raw photos -> data_dir: found, checked, split, shrunk. All without torch."""
 
 from __future__ import annotations
 
@@ -8,14 +8,13 @@ import io
 import logging
 import os
 import re
-import signal
 import tempfile
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
@@ -23,8 +22,6 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 from utils import Progress, UserError, save_json
 
 logger = logging.getLogger(__name__)
-Item = TypeVar("Item")
-Result = TypeVar("Result")
 
 ENDINGS = (".jpg", ".jpeg", ".png", ".webp")
 SPLITS = {
@@ -64,7 +61,11 @@ def build(args: argparse.Namespace, folder: Path) -> None:
 def build_folder(data_dir: Path, folder: Path, size: int, seed: int, skip_bad: bool) -> None:
     photos = split_photos(find_photos(data_dir), seed)
     check_classes(photos)
-    results = parallel_map(partial(shrink, size=size, folder=folder), photos, "shrinking")
+    for parent in {(folder / photo.target).parent for photo in photos}:
+        parent.mkdir(parents=True, exist_ok=True)
+    with ThreadPoolExecutor(os.cpu_count()) as pool:  # Pillow decodes, resizes and encodes outside Python's lock
+        shrinking = pool.map(partial(shrink, size=size, folder=folder), photos)
+        results = list(Progress(shrinking, "shrinking", len(photos)))
 
     bad = [(photo, result) for photo, result in zip(photos, results, strict=True) if isinstance(result, str)]
     if bad:
@@ -76,9 +77,10 @@ def build_folder(data_dir: Path, folder: Path, size: int, seed: int, skip_bad: b
     check_classes([photo for photo, _ in built])
     report_twins(built)
 
-    train = [result for photo, result in built if photo.split == "train"]
-    mean = np.mean([result.mean for result in train], axis=0)
-    std = np.sqrt(np.mean([result.mean_square for result in train], axis=0) - mean**2)
+    histogram = np.sum([result.histogram for photo, result in built if photo.split == "train"], axis=0)
+    levels, shares = np.arange(256) / 255, histogram / histogram.sum(axis=1, keepdims=True)
+    mean = shares @ levels
+    std = np.sqrt(shares @ levels**2 - mean**2)
     digest = hashlib.sha256()
     for photo, result in sorted(built, key=lambda pair: pair[0].target):
         digest.update(os.fsencode(f"{photo.target}\0{result.file_hash}\n"))
@@ -248,8 +250,7 @@ def check_classes(photos: list[Photo]) -> None:
 class Shrunk(NamedTuple):
     pixel_hash: str
     file_hash: str
-    mean: np.ndarray  # per channel, pixels in 0..1
-    mean_square: np.ndarray
+    histogram: np.ndarray  # 3 x 256 counts of pixels, as built
 
 
 # what stands a picture upright, by its EXIF orientation (CIPA DC-008, tag 0x0112)
@@ -278,7 +279,9 @@ def open_rgb(path: Path, size: int) -> Image.Image:
         if "A" in image.mode or "a" in image.mode or "transparency" in image.info:
             image = image.convert("RGBA")
             image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-        image = image.convert("RGB").resize((size, size), Image.Resampling.BILINEAR, box, reducing_gap=3.0)
+        if image.mode != "RGB":
+            image = image.convert("RGB")
+        image = image.resize((size, size), Image.Resampling.BILINEAR, box, reducing_gap=2.0)
     return image.transpose(TURNS[orientation]) if orientation in TURNS else image
 
 
@@ -292,15 +295,11 @@ def shrink(photo: Photo, size: int, folder: Path) -> Shrunk | str:
         return str(error) or type(error).__name__
     encoded = io.BytesIO()
     image.save(encoded, "JPEG", quality=95, subsampling=0)
-    target = folder / photo.target
-    target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_bytes(encoded.getbuffer())
-    pixels = np.asarray(Image.open(encoded)) / 255
+    (folder / photo.target).write_bytes(encoded.getbuffer())
     return Shrunk(
         hashlib.sha256(image.tobytes()).hexdigest(),
         hashlib.sha256(encoded.getbuffer()).hexdigest(),
-        pixels.mean((0, 1)),
-        (pixels**2).mean((0, 1)),
+        np.array(Image.open(encoded).histogram()).reshape(3, 256),
     )
 
 
@@ -313,11 +312,3 @@ def report_twins(built: list[tuple[Photo, Shrunk]]) -> None:
     if twins:
         lines = [" = ".join(f"{photo.split}: {photo.path}" for photo in group) for group in twins]
         logger.warning("%d images are in two splits, pixel for pixel:\n  %s", len(twins), "\n  ".join(lines))
-
-
-def parallel_map(function: Callable[[Item], Result], items: Sequence[Item], description: str) -> list[Result]:
-    """`map` over all cores, in order, with a progress bar. Ctrl-C is left to the parent process."""
-    chunk = max(1, min(32, len(items) // (4 * (os.cpu_count() or 1))))
-    with ProcessPoolExecutor(initializer=signal.signal, initargs=(signal.SIGINT, signal.SIG_IGN)) as pool:
-        results = pool.map(function, items, chunksize=chunk)
-        return list(Progress(results, description, len(items)))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import signal
+from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -10,7 +12,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
-from .dataset import parallel_map
+from utils import Progress
 
 SIZES = {"train": 1080, "test": 120}
 PIXELS = 256  # four times what is usually built, so that shrinking smooths the edges
@@ -35,7 +37,11 @@ def draw_sample(folder: Path, seed: int) -> None:
     for split in SIZES:
         (folder / f"{split}_signs").mkdir()
     jobs = [(split, number) for split, count in SIZES.items() for number in range(count)]
-    parallel_map(partial(draw_photo, folder=folder, seed=seed), jobs, "drawing hands")
+    leave_interrupts_alone = (signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer
+    with ProcessPoolExecutor(initializer=signal.signal, initargs=leave_interrupts_alone) as pool:
+        drawn = pool.map(partial(draw_photo, folder=folder, seed=seed), jobs, chunksize=20)
+        for _ in Progress(drawn, "drawing hands", len(jobs)):
+            pass
 
 
 def draw_photo(job: tuple[str, int], folder: Path, seed: int) -> None:
