@@ -14,6 +14,7 @@ from model.image_classification.net import Net, loss_fn
 from model.image_classification.params import DataParams, Params
 from model.optimizers import OPTIMIZERS, Schedule, make_optimizer
 from model.summary import summarize
+from tests.conftest import ROOT
 
 
 def make_params(classes: int = 3, image_size: int = 16, **params: Any) -> Params:
