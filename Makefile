@@ -11,10 +11,11 @@ RUN := .venv/bin/python
 demo: .venv/installed
 	rm -rf experiments/demo
 	$(RUN) build_dataset.py --sample --output_dir data/sample --overwrite
-	for name in base_model signs_resnet; do \
-		$(RUN) train.py --model_dir experiments/demo/$$name --base experiments/$$name --data_dir data/sample && \
-		$(RUN) evaluate.py --model_dir experiments/demo/$$name || exit 1; \
-	done
+	$(RUN) train.py --model_dir experiments/demo/cnn --base experiments/base_model --data_dir data/sample
+	$(RUN) evaluate.py --model_dir experiments/demo/cnn
+	$(RUN) train.py --model_dir experiments/demo/resnet --base experiments/signs_resnet --data_dir data/sample \
+		--set num_epochs=20 warmup_epochs=4
+	$(RUN) evaluate.py --model_dir experiments/demo/resnet
 	$(RUN) synthesize_results.py --parent_dir experiments/demo
 
 test: .venv/installed-dev

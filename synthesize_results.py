@@ -10,6 +10,7 @@ import argparse
 import csv
 import io
 import json
+import math
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -90,13 +91,15 @@ def read_experiment(folder: Path, name: str) -> Experiment:
 
 
 def best_first(experiments: list[Experiment]) -> list[Experiment]:
-    """By the metric that each is judged by, on val; those without one last. Equals are in the order of their names."""
+    """By the metric that each is judged by, on val, then by the loss; those without come last."""
 
-    def key(experiment: Experiment) -> tuple[bool, str, float, str]:
-        value = experiment.metrics.get(experiment.monitor)
-        missing = value is None or value != value
+    def key(experiment: Experiment) -> tuple[Any, ...]:
+        metrics = {name: value for name, value in experiment.metrics.items() if not math.isnan(value)}
+        value = metrics.get(experiment.monitor)
+        if value is None:
+            return True, experiment.monitor, experiment.name
         sign = 1 if experiment.monitor == "loss" else -1
-        return missing, experiment.monitor, 0.0 if value is None or missing else sign * value, experiment.name
+        return False, experiment.monitor, sign * value, metrics.get("loss", math.inf), experiment.name
 
     return sorted(experiments, key=key)
 
@@ -118,7 +121,9 @@ def make_table(experiments: list[Experiment]) -> tuple[list[str], list[list[Any]
 def show(value: Any) -> str:
     """A number as a person reads it: 0.9833, 0.003, 1e-05."""
     if isinstance(value, float):
-        return f"{value:.4f}".rstrip("0").rstrip(".") if abs(value) >= 0.001 or value == 0 else f"{value:.3g}"
+        if len(repr(value)) <= 6:
+            return repr(value)
+        return f"{value:.4f}" if abs(value) >= 0.001 else f"{value:.3g}"
     return "" if value is None else str(value)
 
 

@@ -36,9 +36,10 @@ def test_best_first_named_by_path_with_what_differs(tmp_path: Path) -> None:
     finished(tmp_path / "a", metrics={"accuracy": 0.5, "epoch": 1}, learning_rate=0.1)
     finished(tmp_path / "deep" / "b", metrics={"accuracy": 0.9, "epoch": 2}, learning_rate=0.01)
     finished(tmp_path / "c", metrics={"accuracy": float("nan"), "epoch": 1}, learning_rate=0.1)
+    finished(tmp_path / "d", metrics={"accuracy": 0.9, "loss": 0.1, "epoch": 2}, learning_rate=0.01)
     found = rows(tmp_path)
-    assert [row["experiment"] for row in found] == ["deep/b", "a", "c"]
-    assert list(found[0]) == ["experiment", "accuracy", "epoch", "learning_rate", "status"]
+    assert [row["experiment"] for row in found] == ["d", "deep/b", "a", "c"]  # of equals, the one of least loss
+    assert list(found[0]) == ["experiment", "accuracy", "loss", "epoch", "learning_rate", "status"]
     assert found[0]["learning_rate"] == "0.01"
 
 
