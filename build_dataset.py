@@ -33,10 +33,17 @@ def parse_args() -> tuple[Task, argparse.Namespace]:
     parser.add_argument("--data_dir", help="folder of the raw files (%(default)s)")
     parser.add_argument("--output_dir", help="folder to build; it appears when all of it is there (%(default)s)")
     parser.add_argument("--sample", action="store_true", help="draw a sample data set instead of reading --data_dir")
-    parser.add_argument("--seed", type=int, default=230, help="decides the splits and the sample (%(default)s)")
+    parser.add_argument("--seed", type=natural_number, default=230, help="decides splits and sample (%(default)s)")
     parser.add_argument("--overwrite", action="store_true", help="replace an existing data set by the new one")
     task.add_build_arguments(parser)
     return task, parser.parse_args()
+
+
+def natural_number(text: str) -> int:
+    number = int(text)
+    if number < 0:
+        raise ValueError
+    return number
 
 
 @contextlib.contextmanager
@@ -68,6 +75,8 @@ def new_folder(folder: Path, overwrite: bool) -> Iterator[Path]:
 
 
 def process_is_alive(pid: int) -> bool:
+    if sys.platform == "win32":
+        return True  # there, os.kill would not ask but kill
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
@@ -85,29 +94,36 @@ def replace_folder(new: Path, folder: Path) -> None:
     if not folder.exists():
         os.rename(new, folder)
         return
-    libc, exchange = ctypes.CDLL(None), 2  # RENAME_EXCHANGE and RENAME_SWAP are the same number
-    paths = os.fsencode(new), os.fsencode(folder)
+    if not exchange_folders(new, folder):
+        replace_in_two_steps(new, folder)
+
+
+def exchange_folders(first: Path, second: Path) -> bool:
+    """Whether system and file system could do it."""
+    exchange = 2  # RENAME_EXCHANGE and RENAME_SWAP are the same number
     here = -100  # AT_FDCWD
-    if sys.platform == "linux" and hasattr(libc, "renameat2"):
-        if libc.renameat2(here, paths[0], here, paths[1], exchange) == 0:
-            return
-    elif sys.platform == "darwin" and libc.renamex_np(*paths, exchange) == 0:
-        return
-    with tempfile.TemporaryDirectory(dir=folder.parent) as aside:  # a file system that cannot exchange
+    a, b = os.fsencode(first), os.fsencode(second)
+    if sys.platform == "linux" and hasattr(ctypes.CDLL(None), "renameat2"):
+        return ctypes.CDLL(None).renameat2(here, a, here, b, exchange) == 0
+    if sys.platform == "darwin":
+        return ctypes.CDLL(None).renamex_np(a, b, exchange) == 0
+    return False
+
+
+def replace_in_two_steps(new: Path, folder: Path) -> None:
+    with tempfile.TemporaryDirectory(dir=folder.parent) as aside:
         os.rename(folder, Path(aside) / folder.name)
         os.rename(new, folder)
 
 
 def main() -> None:
     task, args = parse_args()
-    data_dir, output_dir = Path(args.data_dir), Path(args.output_dir)
-    if not args.sample:
-        source, target = data_dir.resolve(), output_dir.resolve()
-        if source == target or source in target.parents or target in source.parents:
-            raise UserError(f"--output_dir {output_dir} and --data_dir {data_dir}: neither may be inside the other.")
-    with new_folder(output_dir, args.overwrite) as folder:
+    source, target = Path(args.data_dir).resolve(), Path(args.output_dir).resolve()
+    if not args.sample and (source == target or source in target.parents or target in source.parents):
+        raise UserError(f"--output_dir {target} and --data_dir {source}: neither may be inside the other.")
+    with new_folder(target, args.overwrite) as folder:
         task.build(args, folder)
-    print(f"Built {output_dir}. Next: python train.py --model_dir experiments/base_model --data_dir {output_dir}")
+    print(f"Built {args.output_dir}. Next: python train.py --data_dir {args.output_dir}")
 
 
 if __name__ == "__main__":

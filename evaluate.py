@@ -59,7 +59,7 @@ def evaluate(
             loss = task.loss_fn(outputs, labels)
         totals.add(outputs, labels, loss)
         if report is not None:
-            report.add(outputs, labels)
+            report.add(outputs)
     return totals.compute()
 
 
@@ -84,9 +84,10 @@ def main() -> None:
     numbers = evaluate(net, loader, task, device, choose_precision(device, params.precision), report)
 
     logger.info("%s on the %s split of %s:", path, args.split, params.data_dir)
-    logger.info("\n%s\n", report.write(model_dir, args.split))
-    logger.info("  ".join(f"{name} {value:.4f}" for name, value in numbers.items()))
     weights = f"{args.restore_file}_weights" if args.restore_file in ("best", "last") else path.stem
+    name = args.split if args.restore_file == "best" else f"{args.split}_{weights}"
+    logger.info("\n%s\n", report.write(model_dir, name))
+    logger.info("  ".join(f"{name} {value:.4f}" for name, value in numbers.items()))
     save_json(numbers, model_dir / f"metrics_{args.split}_{weights}.json")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import platform
@@ -10,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +21,11 @@ from torch import nn
 from model.hardware import choose_precision
 from model.params import TrainingParams
 from utils import (
+    Diverged,
     UserError,
     find_checkpoint,
+    list_checkpoints,
     load_checkpoint,
-    logger,
     save_json,
     write_atomically,
 )
@@ -31,7 +34,6 @@ from utils import (
 
 # what may change between an interrupted run and its continuation
 MAY_CHANGE = {"data_dir", "num_epochs", "num_workers", "save_summary_steps", "early_stopping_patience"}
-
 
 # what a run leaves in its folder
 OUTPUTS = ("*.log", "*.jsonl", "run.json", "*.png", "*_weights", "*_summaries", "metrics_*.json", "predictions_*")
@@ -43,38 +45,37 @@ def choose_start(
     """The checkpoint to go on from, or the weights alone for a new run, or None for a fresh start.
 
     Raises:
-        UserError: there is nothing to restore, or the interrupted run had other parameters.
+        UserError: there is nothing to restore, or the interrupted run had other parameters or data.
     """
     if restore_file:
         checkpoint = load_checkpoint(find_checkpoint(model_dir, restore_file))
         return {"path": checkpoint["path"], "state_dict": checkpoint["state_dict"]}
-    if restart or not any((model_dir / "last_weights").glob("epoch_*.pt")):
+    if restart or not list_checkpoints(model_dir / "last_weights"):
         return None
     checkpoint = load_checkpoint(find_checkpoint(model_dir, "last"))
     before, now = checkpoint["params"], params.model_dump()
     frozen = now.keys() - MAY_CHANGE
     if now["num_epochs"] < checkpoint["epoch"] or params.scheduler in ("cosine", "onecycle"):
         frozen |= {"num_epochs"}  # these schedules are stretched over all epochs from the first on
-    other_data = checkpoint["data"]["digest"] != params.data.digest
-    if other_data:
-        frozen |= {"data_dir"}
-    changed = [
-        f"{name}: {before.get(name)} then, {now[name]} now" for name in sorted(frozen) if before.get(name) != now[name]
-    ]
+    different = sorted(name for name in frozen if before.get(name) != now[name])
+    changed = [f"{name}: {before.get(name)} then, {now[name]} now" for name in different]
+    if checkpoint["data"]["digest"] != params.data.digest:
+        changed.append(f"data: {before['data_dir']} then, {params.data_dir} now, and not the same (by their digests)")
     if changed:
         raise UserError(
-            "\n  ".join([f"{model_dir}: the run here has other parameters than params.json now", *changed])
+            "\n  ".join([f"{model_dir}: the run here began with other parameters or data", *changed])
             + "\nChange them back to go on with it, start again with --restart (which keeps the old run in previous/),"
-            + "\nor start a new folder from its weights:"
-            + f" --model_dir NEW --base {model_dir} --restore_file {checkpoint['path']}"
+            + f"\nor start a new experiment from its weights: python train.py --model_dir NEW --base {model_dir}"
+            + f" --data_dir {params.data_dir} --restore_file {checkpoint['path']}"
         )
-    if other_data:
-        logger.warning("%s has changed since this run began: its digest is another.", params.data_dir)
     return checkpoint
 
 
-def is_finished(checkpoint: dict[str, Any], params: TrainingParams) -> bool:
-    return bool(checkpoint.get("finished")) and params.num_epochs <= checkpoint["params"]["num_epochs"]
+def is_finished(history: list[dict[str, Any]], params: TrainingParams) -> bool:
+    """Whether all epochs are done, or early stopping ends the run here."""
+    if not history or len(history) >= params.num_epochs:
+        return bool(history)
+    return 0 < params.early_stopping_patience <= len(history) - best_epoch(history, params.monitor)["epoch"]
 
 
 def keep_previous(model_dir: Path) -> None:
@@ -88,6 +89,21 @@ def keep_previous(model_dir: Path) -> None:
 
 
 # ---------------------------------------------------------------------------- what a run leaves behind
+
+
+@contextlib.contextmanager
+def recorded(model_dir: Path, run: dict[str, Any]) -> Iterator[None]:
+    """Keep run.json, with how the block ended as its `status`."""
+    save_json(run, model_dir / "run.json")
+    try:
+        yield
+        run["status"] = "finished"
+    except BaseException as error:
+        run["status"] = {Diverged: "diverged", KeyboardInterrupt: "interrupted"}.get(type(error), "failed")
+        run["error"] = str(error)
+        raise
+    finally:
+        save_json(run, model_dir / "run.json")
 
 
 def write_results(model_dir: Path, history: list[dict[str, Any]], best: dict[str, Any]) -> None:
@@ -128,14 +144,14 @@ def get_random_states(device: torch.device) -> dict[str, Any]:
     """The states of the generators that draw the dropout. Order and augmentation have none: see model/batches.py."""
     states = {"cpu": torch.get_rng_state()}
     if device.type != "cpu":
-        states[device.type] = torch.get_device_module(device).get_rng_state()
+        states[device.type] = torch.get_device_module(device).get_rng_state(device)
     return states
 
 
 def set_random_states(states: dict[str, Any], device: torch.device) -> None:
     torch.set_rng_state(states["cpu"])
     if device.type in states and device.type != "cpu":
-        torch.get_device_module(device).set_rng_state(states[device.type])
+        torch.get_device_module(device).set_rng_state(states[device.type], device)
 
 
 def describe_run(params: TrainingParams, device: torch.device) -> dict[str, Any]:

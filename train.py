@@ -3,7 +3,8 @@
     python train.py --model_dir experiments/base_model
     python train.py --model_dir experiments/lr_0.01 --base experiments/base_model --set learning_rate=0.01
 
-The same command goes on with a run that was interrupted, from its last finished epoch.
+Without --restart and --restore_file, the same command goes on with a run that was interrupted, from its last finished
+epoch.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from evaluate import evaluate
-from model import Task, create_experiment, load_experiment
+from model import Task, create_experiment, load_experiment, read_run
 from model.hardware import autocast, choose_device, choose_precision, to_device
 from model.metrics import Totals
 from model.optimizers import Schedule, make_optimizer
@@ -35,6 +36,7 @@ from runs import (
     gradient_norms,
     is_finished,
     keep_previous,
+    recorded,
     set_random_states,
     write_results,
 )
@@ -47,7 +49,6 @@ from utils import (
     restore_weights,
     run_command,
     save_checkpoint,
-    save_json,
     set_logger,
 )
 
@@ -57,7 +58,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--model_dir", default="experiments/base_model", help="folder of the experiment (%(default)s)")
     parser.add_argument("--data_dir", help="built data set to train on (the one that params.json names)")
     parser.add_argument(
-        "--restore_file", help="start a new run from these weights: best, last, or the path of a checkpoint"
+        "--restore_file",
+        help="start a new run from these weights: best, last, or a path; see --restart",
     )
     parser.add_argument("--restart", action="store_true", help="start again; what is there moves to previous/")
     parser.add_argument("--base", metavar="DIR", help="make --model_dir a new experiment with this one's parameters")
@@ -107,48 +109,47 @@ def train(
 
 
 def train_and_evaluate(
-    model_dir: Path, task: Task, params: TrainingParams, device: torch.device, checkpoint: dict[str, Any] | None
+    model_dir: Path,
+    net: nn.Module,
+    loaders: dict[str, DataLoader[Any]],
+    task: Task,
+    params: TrainingParams,
+    device: torch.device,
+    checkpoint: dict[str, Any] | None,
 ) -> None:
     """Train for the epochs that are left; evaluate on val and save after each.
 
     Args:
-        checkpoint: where to go on, or else, without an `epoch`, the weights to start from.
+        checkpoint: where to go on, or None to begin.
 
     Raises:
         Diverged: the loss is no number any more. The last saved weights are those of the epoch before.
     """
-    torch.manual_seed(params.seed)
-    loaders = task.fetch_dataloader(["train", "val"], params.data_dir, params, device)
-    net = task.Net(params).to(device)
     optimizer = make_optimizer(net, params)
     schedule = Schedule(optimizer, params, len(loaders["train"]))
     precision = choose_precision(device, params.precision)
+    summaries = Summaries(model_dir)
+    num_examples = len(loaders["train"].dataset)  # type: ignore[arg-type]
     history: list[dict[str, Any]] = []
     if checkpoint:
-        restore_weights(net, checkpoint)
-    if checkpoint and "epoch" in checkpoint:
         history = checkpoint["history"]
         optimizer.load_state_dict(checkpoint["optim_dict"])
         schedule.load_state_dict(checkpoint["scheduler"])
         set_random_states(checkpoint["random_states"], device)
         logger.info("Going on after epoch %d.", len(history))
-    else:
-        example, _ = loaders["val"].dataset.__getitems__(next(iter(loaders["val"].batch_sampler)))
-        logger.info("%s", summarize(net, to_device(example, device)))
-    summaries = Summaries(model_dir)
-    num_examples = len(loaders["train"].dataset)
     logger.info("Training on %d examples, on %s in %s", num_examples, device, str(precision).removeprefix("torch."))
 
-    for epoch in range(len(history), params.num_epochs):
+    while not is_finished(history, params):
+        epoch = len(history)
         start = time.perf_counter()
         trained = train(net, optimizer, schedule, loaders["train"], task, params, device, precision, epoch, summaries)
         seconds = time.perf_counter() - start
-        if not math.isfinite(trained["loss"]):
-            raise Diverged(
-                f"The loss became {trained['loss']} in epoch {epoch + 1}, at a learning rate of up to"
-                f" {params.learning_rate:g}. Try a smaller learning_rate, warmup_epochs, or clip_grad_norm."
-            )
         evaluated = evaluate(net, loaders["val"], task, device, precision)
+        if not math.isfinite(trained["loss"] + evaluated["loss"]):
+            raise Diverged(
+                f"The loss became {trained['loss']} in epoch {epoch + 1} (on val: {evaluated['loss']}), at a learning"
+                f" rate of up to {params.learning_rate:g}. Try a smaller learning_rate, warmup_epochs, clip_grad_norm."
+            )
         schedule.end_epoch(evaluated[params.monitor])
         history.append(
             {
@@ -161,8 +162,7 @@ def train_and_evaluate(
             }
         )
         best = best_epoch(history, params.monitor)
-        patience = params.early_stopping_patience
-        finished = epoch + 1 == params.num_epochs or 0 < patience <= epoch + 1 - best["epoch"]
+        is_best = best is history[-1]
         save_checkpoint(
             {
                 "epoch": epoch + 1,
@@ -172,21 +172,24 @@ def train_and_evaluate(
                 "random_states": get_random_states(device),
                 "history": history,
                 "best": best,
-                "finished": finished,
                 "params": params.model_dump(),
                 "data": params.data.model_dump(),
             },
             model_dir,
-            is_best=best is history[-1],
+            is_best,
         )
         write_results(model_dir, history, best)
         step = (epoch + 1) * len(loaders["train"])
         summaries.write("train_summaries", trained, step)
         summaries.write("eval_summaries", evaluated, step)
-        logger.info("%s", describe_epoch(history[-1], params.num_epochs, best is history[-1]))
-        if finished:
-            break
+        logger.info("%s", describe_epoch(history[-1], params.num_epochs, is_best))
     summaries.close()
+    finish(model_dir, history, params)
+
+
+def finish(model_dir: Path, history: list[dict[str, Any]], params: TrainingParams) -> None:
+    best = best_epoch(history, params.monitor)
+    write_results(model_dir, history, best)
     draw_curves(history, best["epoch"], model_dir / "curves.png")
     logger.info("Best: %s %.4f on val, after epoch %d", params.monitor, best["val"][params.monitor], best["epoch"])
 
@@ -207,33 +210,37 @@ def main() -> None:
         create_experiment(model_dir, Path(args.base), args.set)
     elif args.set:
         raise UserError("--set goes with --base DIR, the experiment to vary. Or edit params.json.")
-    task, params = load_experiment(model_dir, args.data_dir, as_before=not args.restart)
+    task, params = load_experiment(model_dir, args.data_dir)
     device = choose_device(args.device)
     check_writable(model_dir)
     checkpoint = choose_start(model_dir, params, args.restore_file, args.restart)
-    if checkpoint and is_finished(checkpoint, params):
+    history = checkpoint.get("history", []) if checkpoint else []
+    run = describe_run(params, device)
+    if is_finished(history, params):
+        if read_run(model_dir).get("status") != "finished":  # it was stopped after its last epoch
+            with recorded(model_dir, run):
+                finish(model_dir, history, params)
         logger.info(
             "%s: finished, %d epochs on %s. To go on, raise num_epochs in params.json; to start again, --restart.",
             model_dir,
-            checkpoint["epoch"],
+            len(history),
             params.data_dir,
         )
         return
-    if checkpoint is None or "epoch" not in checkpoint:
-        keep_previous(model_dir)
-    set_logger(model_dir / "train.log")
 
-    run = describe_run(params, device)
-    save_json(run, model_dir / "run.json")
-    try:
-        train_and_evaluate(model_dir, task, params, device, checkpoint)
-        run["status"] = "finished"
-    except BaseException as error:
-        run["status"] = {Diverged: "diverged", KeyboardInterrupt: "interrupted"}.get(type(error), "failed")
-        run["error"] = str(error)
-        raise
-    finally:
-        save_json(run, model_dir / "run.json")
+    torch.manual_seed(params.seed)
+    loaders = task.fetch_dataloader(["train", "val"], params.data_dir, params, device)
+    net = task.Net(params).to(device)
+    if checkpoint:
+        restore_weights(net, checkpoint)
+    if not history:
+        keep_previous(model_dir)  # only now: whatever could be wrong with the new run has been found
+    set_logger(model_dir / "train.log")
+    if not history:
+        example, _ = loaders["val"].dataset.__getitems__(next(iter(loaders["val"].batch_sampler)))
+        logger.info("%s", summarize(net, to_device(example, device)))
+    with recorded(model_dir, run):
+        train_and_evaluate(model_dir, net, loaders, task, params, device, checkpoint if history else None)
 
 
 if __name__ == "__main__":

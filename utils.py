@@ -5,15 +5,16 @@ torch is imported where it is needed and not at the top: a table of results or a
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 import json
 import logging
 import os
-import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,6 +41,9 @@ class Diverged(UserError):
     exit_status = 3
 
 
+BUG = "This is a bug in the program, not in what it was given:"
+
+
 def run_command(main: Callable[[], None]) -> None:
     """Run a command's `main`, turning UserError and Ctrl-C into a message and an exit status."""
     set_logger()
@@ -51,8 +55,14 @@ def run_command(main: Callable[[], None]) -> None:
     except KeyboardInterrupt:
         logger.error("Interrupted.")
         sys.exit(130)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
+            logger.exception(BUG)
+            sys.exit(1)
+        logger.error("%s", error)
+        sys.exit(2)
     except Exception:
-        logger.exception("This is a bug in the program, not in what it was given:")
+        logger.exception(BUG)
         sys.exit(1)
 
 
@@ -86,7 +96,7 @@ def set_logger(log_file: Path | None = None) -> None:
 # ----------------------------------------------------------------------------------------------- files
 
 
-def write_atomically(path: Path, content: bytes | str) -> None:
+def write_atomically(path: Path, content: bytes | memoryview | str) -> None:
     """Write a file that is, at every moment, either the old one or the new one, whole."""
     data = content.encode() if isinstance(content, str) else content
     partial = path.with_name(f".{path.name}.{os.getpid()}")
@@ -133,16 +143,13 @@ def save_checkpoint(checkpoint: dict[str, Any], model_dir: Path, is_best: bool) 
     torch.save(checkpoint, buffer)
     content = buffer.getbuffer()
     digest = hashlib.sha256(content).hexdigest()
-    for folder, keep in [("last_weights", KEEP_LAST)] + [("best_weights", 1)] * is_best:
+    # best first: whoever is killed in between repeats this epoch and finds it there again
+    for folder, keep in [("best_weights", 1)] * is_best + [("last_weights", KEEP_LAST)]:
         path = model_dir / folder / f"epoch_{checkpoint['epoch']:04d}.pt"
         path.parent.mkdir(exist_ok=True)
         write_atomically(_digest_of(path), digest + "\n")  # first, so that no checkpoint is ever without one
-        if folder == "last_weights":
-            write_atomically(path, bytes(content))
-            written = path
-        else:
-            _link(written, path)
-        for old in sorted(path.parent.glob("epoch_*.pt"))[:-keep]:
+        write_atomically(path, content)
+        for old in list_checkpoints(path.parent)[:-keep]:
             old.unlink()
             _digest_of(old).unlink(missing_ok=True)
 
@@ -151,14 +158,9 @@ def _digest_of(path: Path) -> Path:
     return path.with_suffix(".sha256")
 
 
-def _link(source: Path, target: Path) -> None:
-    """A second name for the same file; a copy where the file system has no links."""
-    partial = target.with_name(f".{target.name}.{os.getpid()}")
-    try:
-        os.link(source, partial)
-    except OSError:
-        shutil.copyfile(source, partial)
-    os.replace(partial, target)
+def list_checkpoints(folder: Path) -> list[Path]:
+    """The checkpoints in `folder`, the latest epoch last."""
+    return sorted(folder.glob("epoch_*.pt"), key=lambda path: int(path.stem.split("_")[1]))
 
 
 def find_checkpoint(model_dir: Path, restore_file: str) -> Path:
@@ -167,7 +169,7 @@ def find_checkpoint(model_dir: Path, restore_file: str) -> Path:
         if not Path(restore_file).is_file():
             raise UserError(f"--restore_file {restore_file}: no such file. Expected best, last, or a path.")
         return Path(restore_file)
-    found = sorted((model_dir / f"{restore_file}_weights").glob("epoch_*.pt"))
+    found = list_checkpoints(model_dir / f"{restore_file}_weights")
     if not found:
         raise UserError(f"{model_dir}: no {restore_file} weights. Train first: python train.py --model_dir {model_dir}")
     return found[-1]
@@ -190,7 +192,8 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     except Exception as error:  # torch.load lets out whatever its parsers met; all of it means the same
         reason = str(error).strip().split("\n")[0][:120]
         raise UserError(f"{path}: not a checkpoint ({reason or type(error).__name__}). {CHECKPOINT_HINT}") from None
-    if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
+    weights = checkpoint.get("state_dict") if isinstance(checkpoint, dict) else None
+    if not isinstance(weights, dict) or not all(isinstance(value, torch.Tensor) for value in weights.values()):
         raise UserError(f"{path}: not a checkpoint (it holds no state_dict). {CHECKPOINT_HINT}")
     return {**checkpoint, "path": str(path)}
 
@@ -211,18 +214,26 @@ def restore_weights(net: torch.nn.Module, checkpoint: dict[str, Any]) -> None:
 # ------------------------------------------------------------------------------------------- progress
 
 
+def in_threads(function: Callable[[Any], Any], items: Sequence[Any], description: str) -> Iterator[Any]:
+    """`map` over all cores, in order, with a progress bar: for work that lets go of Python's lock, as Pillow's does."""
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        chunks = (items[start : start + 1000] for start in range(0, len(items), 1000))  # a million futures take room
+        results = (result for chunk in chunks for result in pool.map(function, chunk))
+        yield from Progress(results, description, len(items))
+
+
 class Progress:
     """A progress bar that shows numbers without slowing the loop: they are computed once a second at most."""
 
-    def __init__(self, iterable: Any, description: str, total: int | None = None, every: float = 1.0):
+    def __init__(self, iterable: Any, description: str, total: int | None = None):
         self.bar = tqdm(iterable, description, total, leave=False, disable=not sys.stderr.isatty())
-        self.every, self.last = every, time.monotonic()
+        self.last = time.monotonic()
 
     def __iter__(self) -> Iterator[Any]:
         return iter(self.bar)
 
     def show(self, numbers: Callable[[], Mapping[str, float]]) -> None:
         now = time.monotonic()
-        if not self.bar.disable and now - self.last > self.every:
+        if not self.bar.disable and now - self.last > 1:
             self.bar.set_postfix({name: f"{value:.3f}" for name, value in numbers().items()}, refresh=False)
             self.last = now

@@ -6,7 +6,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from model.params import JsonFile, TrainingParams, did_you_mean
+from model.params import JsonFile, did_you_mean
 from utils import UserError, check_writable, save_json
 
 TASKS = ("image_classification",)
@@ -39,19 +39,17 @@ class Task:
         return getattr(import_module(f"model.{self.name}.{PARTS[part]}"), part)
 
 
-def load_experiment(model_dir: Path, data_dir: str | None = None, as_before: bool = True) -> tuple[Task, Any]:
+def load_experiment(model_dir: Path, data_dir: str | None = None) -> tuple[Task, Any]:
     """The task and the checked parameters of `model_dir`/params.json, with what the data decides attached.
 
-    The data set is `data_dir`, or the one that params.json names, or (`as_before`) that of the last run here, or the
-    task's default.
+    The data set is `data_dir`, or the one that params.json names, or that of the last run here, or the task's default.
 
     Raises:
         UserError: params.json or the data set is missing, or anything in them is wrong.
     """
-    file = read_params_file(model_dir)
-    task = task_of(file)
-    params = file.validate(task.Params)
-    if data_dir is None and as_before and "data_dir" not in file.values:
+    params = read_params(model_dir)
+    task = Task(params.task)
+    if data_dir is None and "data_dir" not in params.model_fields_set:
         data_dir = read_run(model_dir).get("params", {}).get("data_dir")
     if data_dir is not None:
         params = params.model_copy(update={"data_dir": data_dir})
@@ -66,7 +64,7 @@ def create_experiment(model_dir: Path, base: Path, assignments: list[str]) -> No
     """
     file = read_params_file(base)
     file.override(assignments)
-    file.validate(task_of(file).Params)
+    check_params(file)
     path = model_dir / "params.json"
     if path.exists():
         if JsonFile.read(path).values != file.values:
@@ -78,8 +76,7 @@ def create_experiment(model_dir: Path, base: Path, assignments: list[str]) -> No
 
 def read_params(model_dir: Path) -> Any:
     """The checked parameters of `model_dir`/params.json, without the data. Raises UserError."""
-    file = read_params_file(model_dir)
-    return file.validate(task_of(file).Params)
+    return check_params(read_params_file(model_dir))
 
 
 def read_params_file(model_dir: Path) -> JsonFile:
@@ -92,12 +89,14 @@ def read_params_file(model_dir: Path) -> JsonFile:
     return JsonFile.read(path)
 
 
-def task_of(file: JsonFile) -> Task:
-    name = file.values.get("task", TrainingParams.model_fields["task"].default)
+def check_params(file: JsonFile) -> Any:
+    """The parameters in `file`, as its task's `Params`. Raises UserError."""
+    name = file.values.get("task", TASKS[0])
     try:
-        return Task(str(name))
+        task = Task(str(name))
     except UserError as error:
-        raise UserError(f"{file.path}: 1 problem\n  {file.where['task']}  task: {error}") from None
+        raise UserError(f"{file.path}: 1 problem\n  {file.where.get('task', 'default')}  task: {error}") from None
+    return file.validate(task.Params, defaults={"task": task.name})
 
 
 def load_data_params(task: Task, data_dir: Path) -> Any:

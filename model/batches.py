@@ -38,18 +38,18 @@ class BatchSampler(Sampler[Any]):
     def __iter__(self) -> Iterator[Any]:
         order = np.arange(self.num_examples)
         if self.shuffle:
-            order = random_numbers(self.seed, self.epoch).permutation(self.num_examples)
+            order = make_rng(self.seed, self.epoch).permutation(self.num_examples)
         for batch in range(len(self)):
             start = batch * self.batch_size
             end = self.num_examples if batch == len(self) - 1 else start + self.batch_size
             yield Batch(self.epoch, torch.from_numpy(order[start:end]))
 
 
-def random_numbers(*key: int) -> np.random.Generator:
+def make_rng(*key: int) -> np.random.Generator:
     """A generator for this key alone. SeedSequence mixes the numbers, so that neighbouring keys share nothing."""
     return np.random.default_rng(key)
 
 
-def as_it_is(batch: Any) -> Any:
+def identity(batch: Any) -> Any:
     """The collate function of a Dataset whose `__getitems__` already returns a batch."""
     return batch

@@ -32,7 +32,8 @@ class Totals:
     def add(self, outputs: Any, labels: Any, loss: Tensor) -> None:
         """Count one batch. `loss` is its mean over the labels that are not padding."""
         items = num_items(labels)
-        self._add("loss", torch.stack([loss.detach().double() * items, items.double()]))
+        dtype = torch.float32 if loss.device.type == "mps" else torch.float64  # MPS has no float64
+        self._add("loss", torch.stack([loss.detach().to(dtype) * items, items.to(dtype)]))
         for name, metric in self.metrics.items():
             self._add(name, metric.count(outputs, labels))
 
@@ -100,9 +101,3 @@ def class_scores(confusion: Tensor) -> ClassScores:
         2 * correct / (predicted + support).clamp(min=1),
         support,
     )
-
-
-def macro_f1(confusion: Tensor) -> float:
-    """The mean of the classes' F1: every class weighs the same, however rare. Classes never seen are left out."""
-    counts = confusion.sum(0) + confusion.sum(1)
-    return float(class_scores(confusion).f1[counts > 0].mean()) if counts.any() else 0.0

@@ -65,6 +65,7 @@ class Schedule:
         total_steps = params.num_epochs * steps_per_epoch
         warmup_steps = round(params.warmup_epochs * steps_per_epoch)
         self.optimizer = optimizer
+        self.learning_rate = params.learning_rate  # of the last step
         self.per_step: list[Any] = []
         self.plateau: lr_scheduler.ReduceLROnPlateau | None = None
         if params.scheduler == "onecycle":  # brings its own warm-up
@@ -73,7 +74,7 @@ class Schedule:
                     optimizer,
                     max_lr=params.learning_rate,
                     total_steps=total_steps + 1,  # it counts the rate before the first step too
-                    pct_start=params.warmup_epochs / params.num_epochs or 0.3,
+                    pct_start=min(1.0, max(warmup_steps or 0.3 * total_steps, 2) / (total_steps + 1)),
                     cycle_momentum=False,
                 )
             ]
@@ -90,11 +91,8 @@ class Schedule:
             mode: Literal["min", "max"] = "min" if params.monitor == "loss" else "max"
             self.plateau = lr_scheduler.ReduceLROnPlateau(optimizer, mode, params.gamma, params.plateau_patience)
 
-    @property
-    def learning_rate(self) -> float:
-        return float(self.optimizer.param_groups[0]["lr"])
-
     def step(self) -> None:
+        self.learning_rate = float(self.optimizer.param_groups[0]["lr"])
         for scheduler in self.per_step:
             scheduler.step()
 

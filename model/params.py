@@ -132,11 +132,11 @@ class JsonFile:
                 self.values[key] = text
             self.where[key] = "--set"
 
-    def validate(self, model: type[ModelType]) -> ModelType:
+    def validate(self, model: type[ModelType], defaults: Mapping[str, Any] = {}) -> ModelType:
         """Check the values against `model`. Raises UserError that lists every problem with its line."""
         problems = list(self.problems)
         try:
-            validated = model.model_validate(self.values)
+            validated = model.model_validate({**defaults, **self.values})
         except ValidationError as error:
             problems += [self._explain(problem, model) for problem in error.errors()]
         if problems:

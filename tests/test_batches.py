@@ -13,8 +13,10 @@ from hypothesis import strategies as st
 
 from model import load_experiment
 from model.batches import BatchSampler
-from model.image_classification.data_loader import SHIFT, augment, uniform_numbers
+from model.image_classification.data_loader import SHIFT, augment, augmentation_draws
 from tests.conftest import write_params
+
+CPU = torch.device("cpu")
 
 
 def batches_of(sampler: BatchSampler) -> list[list[int]]:
@@ -93,10 +95,10 @@ def test_augment_at_rest_shifts_and_flips() -> None:
     torch.testing.assert_close(augment(images, right, 1.0, flip=False)[..., :-1], images[..., 1:], atol=1e-3, rtol=0)
 
 
-def test_uniform_numbers_are_reproducible_and_spread() -> None:
-    numbers = uniform_numbers(230, 0, 1000)
-    assert torch.equal(numbers, uniform_numbers(230, 0, 1000))
-    assert not torch.equal(numbers, uniform_numbers(230, 1, 1000))
+def test_augmentation_draws_are_reproducible_and_spread() -> None:
+    numbers = augmentation_draws(230, 0, 1000, CPU)
+    assert torch.equal(numbers, augmentation_draws(230, 0, 1000, CPU))
+    assert not torch.equal(numbers, augmentation_draws(230, 1, 1000, CPU))
     assert numbers.min() < -0.99
     assert numbers.max() > 0.99
     assert abs(numbers.mean()) < 0.02

@@ -8,11 +8,13 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
+from build_dataset import replace_folder, replace_in_two_steps
 from model.image_classification.dataset import Photo, open_rgb, split_photos
 from model.image_classification.sample import SIZES, draw_sample
 from tests.conftest import ROOT, draw_photo, draw_photos, read_json, refused, run
@@ -206,6 +208,7 @@ def test_unreadable_files_are_all_named(tmp_path: Path) -> None:
         (lambda raw: (raw / "train_signs" / "dog").mkdir(), ["no photos of the class dog"]),
         (lambda raw: draw_photo(raw / "train_signs" / "nameless.jpg", 0), ["without a label", "nameless.jpg"]),
         (lambda raw: (raw / "train_signs").rename(raw / "somewhere"), ["no train folder beside test_signs"]),
+        (lambda raw: (raw / "train").mkdir(), ["train and train_signs are both train"]),
     ],
 )
 def test_classes_and_splits_must_fit(tmp_path: Path, spoil, words: list[str]) -> None:  # type: ignore[no-untyped-def]
@@ -228,12 +231,23 @@ def test_sizes_and_places_that_make_no_sense(photos: Path, tmp_path: Path) -> No
     refused(run("build_dataset", *common, tmp_path / "b", "--size", "x"), "--size")
     refused(run("build_dataset", *common, photos / "built"), "neither may be inside")
     refused(run("build_dataset", *common, photos.parent, "--overwrite"), "neither may be inside")
+    refused(run("build_dataset", *common, tmp_path / "b", "--seed", "-1"), "--seed")
     refused(run("build_dataset", "--task", "image_clasification"), "Did you mean image_classification?")
     (tmp_path / "file").touch()
     refused(run("build_dataset", *common, tmp_path / "file" / "b"), "cannot be written")
 
 
-def test_twins_are_reported(tmp_path: Path) -> None:
+def test_what_is_left_out_is_said(tmp_path: Path) -> None:
+    raw = draw_photos(tmp_path / "raw")
+    (raw / "train_signs" / "0_IMG_1.HEIC").touch()
+    (raw / "more_signs").mkdir()
+    result = run("build_dataset", "--data_dir", raw, "--output_dir", tmp_path / "built", "--size", 16)
+    assert result.status == 0
+    assert "not read, by their ending: 1 .heic" in result.out
+    assert "since it is no split: more_signs" in result.out
+
+
+def test_duplicates_are_reported(tmp_path: Path) -> None:
     raw = draw_photos(tmp_path / "raw")
     (raw / "test_signs" / "0_IMG_copy.jpg").write_bytes((raw / "train_signs" / "0_IMG_train3.jpg").read_bytes())
     result = run("build_dataset", "--data_dir", raw, "--output_dir", tmp_path / "built", "--size", 16)
@@ -263,6 +277,25 @@ def test_a_folder_that_is_no_data_set_is_never_replaced(photos: Path, tmp_path: 
     command = ["--data_dir", photos, "--output_dir", tmp_path / "thesis", "--overwrite"]
     refused(run("build_dataset", *command), "not a built data set")
     assert (tmp_path / "thesis" / "chapter1.tex").exists()
+
+
+@pytest.mark.parametrize("replace", [replace_folder, replace_in_two_steps])
+def test_replacing_a_folder(replace: Any, tmp_path: Path) -> None:
+    for name in ("old", "new"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / name).touch()
+    replace(tmp_path / "new", tmp_path / "old")
+    assert [path.name for path in (tmp_path / "old").iterdir()] == ["new"]
+
+
+def test_a_link_is_followed(data: Path, photos: Path, tmp_path: Path) -> None:
+    link = tmp_path / "links" / "built"
+    link.parent.mkdir()
+    link.symlink_to(data)
+    build(photos, link, "--overwrite")
+    assert link.is_symlink()
+    assert [path.name for path in link.parent.iterdir()] == ["built"]
+    assert images_in(data)
 
 
 def test_failed_rebuild_leaves_the_old_set(data: Path, photos: Path, tmp_path: Path) -> None:

@@ -161,9 +161,9 @@ def rates(params: Params, steps_per_epoch: int = 10, metric: float = 0.0) -> lis
     found = []
     for _ in range(params.num_epochs):
         for _ in range(steps_per_epoch):
-            found.append(schedule.learning_rate)
             optimizer.step()
             schedule.step()
+            found.append(schedule.learning_rate)
         schedule.end_epoch(metric)
     return found
 
@@ -182,6 +182,7 @@ def test_schedules() -> None:
     assert onecycle.index(max(onecycle)) in (19, 20)
     assert max(onecycle) == pytest.approx(1.0, rel=1e-3)  # the very top may fall between two steps
     assert onecycle[-1] < 0.002
+    assert all(rate > 0 for rate in rates(Params(num_epochs=1, scheduler="onecycle", warmup_epochs=0.5), 1))
     plateau = rates(Params(**common, scheduler="plateau", plateau_patience=1, gamma=0.5))  # the metric stands still
     assert plateau[::10] == pytest.approx([1, 1, 1, 0.5, 0.5, 0.25, 0.25, 0.125])
 

@@ -6,12 +6,12 @@ maps that file into memory. A batch is one indexing operation, and one augmentat
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import logging
 import math
 import os
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -23,8 +23,8 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from model.batches import Batch, BatchSampler, as_it_is, random_numbers
-from utils import Progress, UserError
+from model.batches import Batch, BatchSampler, identity, make_rng
+from utils import UserError, in_threads
 
 from .dataset import label_of, list_images
 from .params import Params
@@ -56,7 +56,7 @@ def fetch_dataloader(
         loaders[split] = DataLoader(
             dataset,
             batch_sampler=BatchSampler(len(dataset), params.batch_size, shuffle=train, seed=params.seed),
-            collate_fn=as_it_is,
+            collate_fn=identity,
             generator=torch.Generator(),  # its own: the loader must not draw from the one that dropout draws from
             num_workers=params.num_workers,
             persistent_workers=params.num_workers > 0,
@@ -75,6 +75,7 @@ class ImageDataset(Dataset[Any]):
     """
 
     def __init__(self, data_dir: Path, split: str, params: Params, augment: bool = False):
+        self.arguments = data_dir, split, params, augment
         data = params.data
         self.folder = data_dir / f"{split}_signs"
         self.seed, self.strength, self.flip = params.seed, params.augmentation * augment, params.horizontal_flip
@@ -82,7 +83,7 @@ class ImageDataset(Dataset[Any]):
         self.device = torch.device("cpu")
         self.files = list_images(self.folder)
         if not self.files:
-            raise UserError(f"{self.folder}: the {split} split is empty. Build the data set again: --overwrite.")
+            raise UserError(f"{self.folder}: the {split} split is empty. Build the data set again with --overwrite.")
         number = {name: i for i, name in enumerate(data.classes)}
         labels = [number.get(label_of(file), -1) for file in self.files]
         if -1 in labels:
@@ -91,8 +92,17 @@ class ImageDataset(Dataset[Any]):
                 f"{len(strays)} images with a label outside the classes ({', '.join(data.classes)}):\n  "
                 + "\n  ".join(strays[:20])
             )
+        if len(self.files) != data.sizes[split]:
+            raise UserError(
+                f"{self.folder}: {len(self.files)} images, but {data.sizes[split]} were built. Build the data set again"
+                " with --overwrite."
+            )
         self.labels = torch.tensor(labels)
         self.images = load_pixels(self.folder, self.files, data.image_size)
+
+    def __reduce__(self) -> Any:
+        """A worker process that is not forked maps the pixels itself."""
+        return ImageDataset, self.arguments
 
     def to(self, device: torch.device) -> None:
         """Make batches on `device`, from pixels that live there too if they take no more than a quarter of it."""
@@ -110,48 +120,50 @@ class ImageDataset(Dataset[Any]):
 
     def __getitems__(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """The images of a batch, uint8 or (augmented) float32 in 0..255, and their labels."""
-        images = self.images[batch.indices.to(self.images.device)].to(self.device)
-        labels = self.labels[batch.indices.to(self.device)]
+        indices = batch.indices.to(self.device, non_blocking=True)
+        on_device = self.images.device == self.device
+        images = self.images[indices] if on_device else self.images[batch.indices].to(self.device, non_blocking=True)
         if self.augments:
-            numbers = uniform_numbers(self.seed, batch.epoch, len(self))[batch.indices]
-            images = augment(images.float(), numbers.to(self.device), self.strength, self.flip)
-        return images, labels
+            draws = augmentation_draws(self.seed, batch.epoch, len(self), self.device)[indices]
+            images = augment(images.float(), draws, self.strength, self.flip)
+        return images, self.labels[indices]
 
 
 # ---------------------------------------------------------------------------------------- augmentation
 
-ROTATION, SHIFT, SCALE, LIGHT = math.radians(15), 0.1, 0.2, 0.1  # largest change at strength 1
+ROTATION, SHIFT, SCALE, CONTRAST = math.radians(15), 0.1, 0.2, 0.1  # largest change at strength 1
 GREY = 127.5
 
 
 @lru_cache(maxsize=1)
-def uniform_numbers(seed: int, epoch: int, num_examples: int) -> Tensor:
+def augmentation_draws(seed: int, epoch: int, num_examples: int, device: torch.device) -> Tensor:
     """num_examples x 9 numbers in -1..1 that decide how each example is augmented in this epoch.
 
     Drawn for the whole epoch at once, so that an example's do not depend on the batch or process that asks.
     """
-    return torch.from_numpy(random_numbers(seed, epoch, 1).uniform(-1, 1, (num_examples, 9)).astype(np.float32))
+    draws = make_rng(seed, epoch, 1).uniform(-1, 1, (num_examples, 9)).astype(np.float32)
+    return torch.from_numpy(draws).to(device)
 
 
-def augment(images: Tensor, numbers: Tensor, strength: float, flip: bool) -> Tensor:
+def augment(images: Tensor, draws: Tensor, strength: float, flip: bool) -> Tensor:
     """Rotate, scale, shift and light each image its own way, as another photo of the same thing would.
 
     Args:
         images: batch_size x 3 x height x width, float, 0..255.
-        numbers: batch_size x 9 in -1..1: mirror, angle, scale, two shifts, contrast, and an offset per channel.
+        draws: batch_size x 9 in -1..1: mirror, angle, scale, two shifts, contrast, and an offset per channel.
         strength: what the largest changes (ROTATION, ...) are multiplied by.
-        flip: mirror an image when its first number is negative.
+        flip: mirror an image when its first draw is negative.
     """
-    angle, zoom, shift_x, shift_y, light, *tint = (strength * numbers[:, 1:]).unbind(1)
+    angle, zoom, shift_x, shift_y, contrast, *tint = (strength * draws[:, 1:]).unbind(1)
     scale = torch.exp(-math.log1p(SCALE) * zoom)
     cos, sin = scale * torch.cos(ROTATION * angle), scale * torch.sin(ROTATION * angle)
-    side = torch.where(numbers[:, 0] < 0, -1.0, 1.0) if flip else torch.ones_like(angle)
+    side = torch.where(draws[:, 0] < 0, -1.0, 1.0) if flip else torch.ones_like(angle)
     # where each output pixel comes from, in coordinates of -1..1: a shift of 2 is a whole image
     to_input = torch.stack([side * cos, -sin, 2 * SHIFT * shift_x, side * sin, cos, 2 * SHIFT * shift_y], dim=1)
     grid = F.affine_grid(to_input.view(-1, 2, 3), list(images.shape), align_corners=False)
     images = F.grid_sample(images, grid, padding_mode="border", align_corners=False)
-    contrast = torch.exp(LIGHT * light).view(-1, 1, 1, 1)  # about mid-grey
-    offset = GREY * (1 - contrast) + GREY * LIGHT / 2 * torch.stack(tint, dim=1)[:, :, None, None]
+    contrast = torch.exp(CONTRAST * contrast).view(-1, 1, 1, 1)  # about mid-grey
+    offset = GREY * (1 - contrast) + GREY * CONTRAST / 2 * torch.stack(tint, dim=1)[:, :, None, None]
     return torch.addcmul(offset, images, contrast)
 
 
@@ -176,23 +188,41 @@ def load_pixels(folder: Path, files: list[str], image_size: int) -> Tensor:
     cache = folder.parent / ".cache" / f"{folder.name}-{state.hexdigest()}.uint8"
     shape = (len(files), 3, image_size, image_size)
 
-    if cache.is_file() and cache.stat().st_size == math.prod(shape):
-        return torch.from_file(str(cache), shared=False, size=math.prod(shape), dtype=torch.uint8).view(shape)
-    pixels = decode_all(folder, files, shape)
-    try:
-        cache.parent.mkdir(exist_ok=True)
-        for old in cache.parent.glob(f"{folder.name}-*.uint8"):
-            old.unlink()
+    def is_there() -> bool:
+        return cache.is_file() and cache.stat().st_size == math.prod(shape)
+
+    if not is_there():
         partial = cache.with_suffix(f".{os.getpid()}")
-        pixels.numpy().tofile(partial)
-        os.replace(partial, cache)
-    except OSError as error:  # a data set on a read-only disk is decoded by every run
-        logger.warning("%s: no cache of the decoded images (%s).", cache.parent, error.strerror)
-    return pixels
+        try:
+            cache.parent.mkdir(exist_ok=True)
+            for old in cache.parent.glob(f"{folder.name}-*"):  # of other pixels, or of a process that was killed
+                old.unlink()
+            decode_all(folder, files, map_pixels(partial, shape, shared=True))
+            os.replace(partial, cache)
+        except OSError as error:
+            if not is_there():  # which another process may have seen to; a read-only or full disk has none
+                logger.warning("%s: no cache of the decoded images (%s).", cache.parent, error)
+                return decode_all(folder, files, torch.empty(shape, dtype=torch.uint8))
+        finally:
+            with contextlib.suppress(OSError):  # renamed, or never made
+                partial.unlink()
+    return map_pixels(cache, shape, shared=False)
 
 
-def decode_all(folder: Path, files: list[str], shape: tuple[int, ...]) -> Tensor:
-    pixels = torch.empty(shape, dtype=torch.uint8)
+def map_pixels(path: Path, shape: tuple[int, ...], shared: bool) -> Tensor:
+    """A file as a tensor; what is written to it reaches the file if it is `shared`. Raises OSError on a full disk."""
+    size = math.prod(shape)
+    if shared:
+        with open(path, "wb") as file:
+            if hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(file.fileno(), 0, size)  # or the disk would turn out full only at a write
+            file.truncate(size)
+    return torch.from_file(str(path), shared=shared, size=size, dtype=torch.uint8).view(shape)
+
+
+def decode_all(folder: Path, files: list[str], pixels: Tensor) -> Tensor:
+    """Fill `pixels`, num_images x 3 x height x width. Raises UserError that names the files which do not fit."""
+    height, width = pixels.shape[2:]
 
     def decode(index: int) -> str | None:
         try:
@@ -200,14 +230,12 @@ def decode_all(folder: Path, files: list[str], shape: tuple[int, ...]) -> Tensor
                 array = np.array(image.convert("RGB"))
         except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, ValueError, struct.error, ...
             return f"{folder / files[index]}: {str(error) or type(error).__name__}"
-        if array.shape != (*shape[2:], 3):
-            return f"{folder / files[index]}: {array.shape[1]}x{array.shape[0]} pixels, not {shape[3]}x{shape[2]}"
+        if array.shape != (height, width, 3):
+            return f"{folder / files[index]}: {array.shape[1]}x{array.shape[0]} pixels, not {width}x{height}"
         pixels[index] = torch.from_numpy(array).permute(2, 0, 1)
         return None
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool:  # Pillow decodes outside Python's lock
-        results = pool.map(decode, range(len(files)))
-        problems = [problem for problem in Progress(results, f"reading {folder.name}", len(files)) if problem]
+    problems = [problem for problem in in_threads(decode, range(len(files)), f"reading {folder.name}") if problem]
     if problems:
         raise UserError(f"{len(problems)} images cannot be used:\n  " + "\n  ".join(problems[:20]))
     return pixels

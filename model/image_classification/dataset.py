@@ -11,22 +11,21 @@ import re
 import tempfile
 from collections import Counter, defaultdict
 from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 
-from utils import Progress, UserError, save_json
+from utils import UserError, in_threads, save_json
 
 logger = logging.getLogger(__name__)
 
-ENDINGS = (".jpg", ".jpeg", ".png", ".webp")
+EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp")
 SPLITS = {
     "train": ("train_signs", "train", "training"),
-    "val": ("val_signs", "val", "valid", "validation", "dev"),
+    "val": ("val_signs", "val", "valid", "validate", "validation", "dev"),
     "test": ("test_signs", "test", "testing"),
 }
 VAL_SHARE = TEST_SHARE = 0.2
@@ -53,31 +52,35 @@ def build(args: argparse.Namespace, folder: Path) -> None:
 
         with tempfile.TemporaryDirectory() as raw:
             draw_sample(Path(raw), args.seed)
-            build_folder(Path(raw), folder, args.size, args.seed, skip_bad=False)
+            build_folder(Path(raw), folder, args.task, args.size, args.seed, skip_bad=False)
     else:
-        build_folder(Path(args.data_dir), folder, args.size, args.seed, args.skip_bad)
+        build_folder(Path(args.data_dir), folder, args.task, args.size, args.seed, args.skip_bad)
 
 
-def build_folder(data_dir: Path, folder: Path, size: int, seed: int, skip_bad: bool) -> None:
+def build_folder(data_dir: Path, folder: Path, task: str, size: int, seed: int, skip_bad: bool) -> None:
     photos = split_photos(find_photos(data_dir), seed)
     check_classes(photos)
     for parent in {(folder / photo.target).parent for photo in photos}:
         parent.mkdir(parents=True, exist_ok=True)
-    with ThreadPoolExecutor(os.cpu_count()) as pool:  # Pillow decodes, resizes and encodes outside Python's lock
-        shrinking = pool.map(partial(shrink, size=size, folder=folder), photos)
-        results = list(Progress(shrinking, "shrinking", len(photos)))
-
-    bad = [(photo, result) for photo, result in zip(photos, results, strict=True) if isinstance(result, str)]
+    bad: list[tuple[Photo, str]] = []
+    built: list[tuple[Photo, Shrunk]] = []
+    histogram = np.zeros((3, 256), dtype=np.int64)  # of the pixels of train, per channel
+    results = in_threads(partial(shrink, size=size, folder=folder), photos, "shrinking")
+    for photo, result in zip(photos, results, strict=True):
+        if isinstance(result, str):
+            bad.append((photo, result))
+            continue
+        if photo.split == "train":
+            histogram += result.histogram
+        built.append((photo, result._replace(histogram=None)))
     if bad:
         names = "\n  ".join(f"{photo.path}: {problem}" for photo, problem in bad)
         if not skip_bad:
             raise UserError(f"{len(bad)} unreadable files:\n  {names}\nNothing was built. --skip_bad builds without.")
         logger.warning("Left out %d unreadable files:\n  %s", len(bad), names)
-    built = [(photo, result) for photo, result in zip(photos, results, strict=True) if not isinstance(result, str)]
     check_classes([photo for photo, _ in built])
-    report_twins(built)
+    report_duplicates(built)
 
-    histogram = np.sum([result.histogram for photo, result in built if photo.split == "train"], axis=0)
     levels, shares = np.arange(256) / 255, histogram / histogram.sum(axis=1, keepdims=True)
     mean = shares @ levels
     std = np.sqrt(shares @ levels**2 - mean**2)
@@ -88,7 +91,7 @@ def build_folder(data_dir: Path, folder: Path, size: int, seed: int, skip_bad: b
     classes = class_names(photo.label for photo, _ in built)
     save_json(
         {
-            "task": "image_classification",
+            "task": task,
             "classes": classes,
             "image_size": size,
             "sizes": {split: sizes[split] for split in SPLITS},
@@ -123,7 +126,7 @@ def list_images(folder: Path) -> list[str]:
     for root, folders, files in os.walk(folder, followlinks=True):
         folders[:] = [name for name in folders if not name.startswith(".")]
         below = os.path.relpath(root, folder)
-        names = [name for name in files if name.lower().endswith(ENDINGS) and not name.startswith(".")]
+        names = [name for name in files if name.lower().endswith(EXTENSIONS) and not name.startswith(".")]
         found += names if below == "." else [f"{below}/{name}".replace(os.sep, "/") for name in names]
     return sorted(found)
 
@@ -156,21 +159,31 @@ def find_photos(data_dir: Path) -> list[Photo]:
             f"The SIGNS photos of CS230 (1.1 GB): {SIGNS_URL}\n"
             f"Without any photos: python build_dataset.py --sample draws a data set of its own."
         )
-    folders = {
-        split: data_dir / entry.name
-        for entry in sorted(data_dir.iterdir())
-        for split, names in SPLITS.items()
-        if entry.is_dir() and entry.name.lower() in names
-    }
+    folders: dict[str, Path] = {}
+    others = []
+    for entry in sorted(path for path in data_dir.iterdir() if path.is_dir() and path.name[0] != "."):
+        split = next((split for split, names in SPLITS.items() if entry.name.lower() in names), None)
+        if split is None:
+            others.append(entry.name)
+        elif split in folders:
+            raise UserError(f"{data_dir}: {folders[split].name} and {entry.name} are both {split}. Rename one of them.")
+        else:
+            folders[split] = entry
     if folders and "train" not in folders:
         raise UserError(f"{data_dir}: no train folder beside {', '.join(f.name for f in folders.values())}.")
+    if folders and others:
+        logger.warning("%s: not read, since it is no split: %s", data_dir, ", ".join(others))
     folders = folders or {"all": data_dir}
     photos = []
     for split, folder in folders.items():
         names = list_images(folder)
+        other_files = Counter(path.suffix.lower() for path in folder.rglob("[!.]*.*") if path.is_file())
+        skipped = [f"{count} {suffix}" for suffix, count in other_files.items() if suffix not in EXTENSIONS]
+        if skipped:
+            logger.warning("%s: files that are not read, by their ending: %s", folder, ", ".join(skipped))
         photos += [Photo(folder / name, name, label_of(name) or "", split) for name in names]
         if not names:
-            raise UserError(f"{folder}: no photos in it (files ending in {', '.join(ENDINGS)}).")
+            raise UserError(f"{folder}: no photos in it (files ending in {', '.join(EXTENSIONS)}).")
         if split in ("all", "train"):  # a class folder that is there, but empty, was meant to be a class
             inhabited = {photo.label for photo in photos}
             empty = [
@@ -178,11 +191,11 @@ def find_photos(data_dir: Path) -> list[Photo]:
             ]
             if empty:
                 raise UserError(f"{folder}: no photos of the class {', '.join(empty)}.")
-    nameless = [str(photo.path) for photo in photos if not photo.label]
-    if nameless:
+    unlabelled = [str(photo.path) for photo in photos if not photo.label]
+    if unlabelled:
         raise UserError(
-            f"{len(nameless)} photos without a label; expected {{label}}_IMG_{{id}}.jpg or a folder per class:\n  "
-            + "\n  ".join(nameless[:20])
+            f"{len(unlabelled)} photos without a label; expected {{label}}_IMG_{{id}}.jpg or a folder per class:\n  "
+            + "\n  ".join(unlabelled[:20])
         )
     return photos
 
@@ -250,19 +263,7 @@ def check_classes(photos: list[Photo]) -> None:
 class Shrunk(NamedTuple):
     pixel_hash: str
     file_hash: str
-    histogram: np.ndarray  # 3 x 256 counts of pixels, as built
-
-
-# what stands a picture upright, by its EXIF orientation (CIPA DC-008, tag 0x0112)
-TURNS = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
+    histogram: np.ndarray | None  # 3 x 256 counts of pixels, as built
 
 
 def open_rgb(path: Path, size: int) -> Image.Image:
@@ -271,18 +272,17 @@ def open_rgb(path: Path, size: int) -> Image.Image:
     Raises OSError, ValueError, SyntaxError and others, as Pillow's decoders do, when the file cannot be read.
     """
     with Image.open(path) as image:
-        orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
         drafted = image.draft(None, (2 * size, 2 * size))  # JPEG only: 1/2, 1/4 or 1/8, by leaving out frequencies
         box = drafted[1] if drafted else None  # 1/8 of 1500 pixels is 187.5: where the picture ends in the last pixel
         if image.mode.startswith("I"):  # 16 bits a pixel, which convert() would clip to white
             image = Image.fromarray((np.asarray(image).clip(0, 65535) // 256).astype(np.uint8))
-        if "A" in image.mode or "a" in image.mode or "transparency" in image.info:
-            image = image.convert("RGBA")
-            image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-        if image.mode != "RGB":
-            image = image.convert("RGB")
-        image = image.resize((size, size), Image.Resampling.BILINEAR, box, reducing_gap=2.0)
-    return image.transpose(TURNS[orientation]) if orientation in TURNS else image
+        mode = "RGBA" if image.has_transparency_data else "RGB"
+        if image.mode != mode:
+            image = image.convert(mode)
+        image = ImageOps.exif_transpose(image.resize((size, size), Image.Resampling.BILINEAR, box, reducing_gap=2.0))
+    if mode == "RGBA":
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
+    return image
 
 
 def shrink(photo: Photo, size: int, folder: Path) -> Shrunk | str:
@@ -303,12 +303,12 @@ def shrink(photo: Photo, size: int, folder: Path) -> Shrunk | str:
     )
 
 
-def report_twins(built: list[tuple[Photo, Shrunk]]) -> None:
+def report_duplicates(built: list[tuple[Photo, Shrunk]]) -> None:
     """Warn of images that stand in two splits: what was learnt by heart would pass for understood."""
     same = defaultdict(list)
     for photo, shrunk in built:
         same[shrunk.pixel_hash].append(photo)
-    twins = [group for group in same.values() if len({photo.split for photo in group}) > 1]
-    if twins:
-        lines = [" = ".join(f"{photo.split}: {photo.path}" for photo in group) for group in twins]
-        logger.warning("%d images are in two splits, pixel for pixel:\n  %s", len(twins), "\n  ".join(lines))
+    duplicates = [group for group in same.values() if len({photo.split for photo in group}) > 1]
+    if duplicates:
+        lines = [" = ".join(f"{photo.split}: {photo.path}" for photo in group) for group in duplicates]
+        logger.warning("%d images are in two splits, pixel for pixel:\n  %s", len(duplicates), "\n  ".join(lines))

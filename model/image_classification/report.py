@@ -27,14 +27,16 @@ class Report:
     def __init__(self, loader: DataLoader[Any], params: Params):
         self.dataset: Any = loader.dataset
         self.classes = params.data.classes
-        self.outputs: list[Tensor] = []
+        self.best: list[tuple[Tensor, Tensor]] = []  # log-probability and class of each batch's predictions
 
-    def add(self, outputs: Tensor, labels: Tensor) -> None:
-        self.outputs.append(outputs)
+    def add(self, outputs: Tensor) -> None:
+        log_probabilities, classes = outputs.float().max(dim=1)
+        self.best.append((log_probabilities, classes))
 
-    def write(self, model_dir: Path, split: str) -> str:
-        """Write predictions_{split}.csv, the confusion matrix and the worst mistakes. Returns the per-class table."""
-        probabilities, predicted = torch.cat(self.outputs).float().cpu().exp().max(dim=1)
+    def write(self, model_dir: Path, name: str) -> str:
+        """Write predictions_{name}.csv, the confusion matrix and the worst mistakes. Returns the per-class table."""
+        log_probabilities, classes = zip(*self.best, strict=True)
+        probabilities, predicted = torch.cat(log_probabilities).cpu().exp(), torch.cat(classes).cpu()
         labels = self.dataset.labels.cpu()
         counts = confusion(predicted, labels, len(self.classes))
 
@@ -45,9 +47,9 @@ class Report:
             self.dataset.files, labels.tolist(), predicted.tolist(), probabilities.tolist(), strict=True
         ):
             writer.writerow([file, self.classes[label], self.classes[prediction], f"{probability:.4f}"])
-        write_atomically(model_dir / f"predictions_{split}.csv", rows.getvalue().encode(errors="surrogateescape"))
+        write_atomically(model_dir / f"predictions_{name}.csv", rows.getvalue().encode(errors="surrogateescape"))
 
-        suffix = "" if split == "test" else f"_{split}"
+        suffix = "" if name == "test" else f"_{name}"
         draw_confusion_matrix(counts.numpy(), self.classes, model_dir / f"confusion_matrix{suffix}.png")
         wrong = (predicted != labels).nonzero().flatten()
         worst = wrong[probabilities[wrong].argsort(descending=True)][:MOST_MISTAKES].tolist()
