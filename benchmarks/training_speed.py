@@ -4,7 +4,7 @@
 
 Four ways to train the network of --model_dir, taken in turn for --rounds epochs each, in one process:
 
-- bare: one batch that lies in memory, network, loss, backward, optimizer step, nothing else: the limit;
+- bare: one batch that lies in memory, network, loss, backward, clipping, optimizer step, nothing else: the limit;
 - train.py, augmentation off, and train.py as shipped: its `train` function over an epoch, everything in;
 - tutorial: each image decoded by Pillow in a DataLoader with 2 workers, float32, contiguous tensors, an optimizer that
   is not fused, and `.item()` at every step.
@@ -104,6 +104,8 @@ def make_ways(model_dir: Path, data_dir: str | None, device: torch.device) -> tu
                 loss = task.loss_fn(bare_net(images), labels)
             bare_optimizer.zero_grad()
             loss.backward()
+            if plain.clip_grad_norm:
+                nn.utils.clip_grad_norm_(bare_net.parameters(), plain.clip_grad_norm)
             bare_optimizer.step()
 
     folder = Path(shipped.data_dir) / "train_signs"

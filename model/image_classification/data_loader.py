@@ -92,9 +92,9 @@ class ImageDataset(Dataset[Any]):
                 f"{len(strays)} images with a label outside the classes ({', '.join(data.classes)}):\n  "
                 + "\n  ".join(strays[:20])
             )
-        if len(self.files) != data.sizes[split]:
+        if len(self.files) != data.sizes.get(split, 0):
             raise UserError(
-                f"{self.folder}: {len(self.files)} images, but {data.sizes[split]} were built. Build the data set again"
+                f"{self.folder}: {len(self.files)} images, but {data.sizes.get(split, 0)} were built. Build the data set again"
                 " with --overwrite."
             )
         self.labels = torch.tensor(labels)
@@ -106,8 +106,8 @@ class ImageDataset(Dataset[Any]):
 
     def to(self, device: torch.device) -> None:
         """Make batches on `device`, from pixels that live there too if they take no more than a quarter of it."""
-        self.device = device
         self.labels = self.labels.to(device)
+        self.device = self.labels.device  # cuda:0, where `device` may only say cuda
         if device.type == "cuda" and self.images.nbytes < torch.cuda.mem_get_info(device)[0] / 4:
             self.images = self.images.to(device)
 
