@@ -123,7 +123,11 @@ def main() -> None:
         raise UserError(f"--output_dir {target} and --data_dir {source}: neither may be inside the other.")
     with new_folder(target, args.overwrite) as folder:
         task.build(args, folder)
-    print(f"Built {args.output_dir}. Next: python train.py --data_dir {args.output_dir}")
+    print(f"Built {args.output_dir}. Next, for example:")
+    name = Path(args.output_dir).name
+    print(
+        f"  python train.py --model_dir experiments/{name} --base experiments/base_model --data_dir {args.output_dir}"
+    )
 
 
 if __name__ == "__main__":

@@ -88,7 +88,7 @@ def main() -> None:
     name = args.split if args.restore_file == "best" else f"{args.split}_{weights}"
     logger.info("\n%s\n", report.write(model_dir, name))
     logger.info("  ".join(f"{name} {value:.4f}" for name, value in numbers.items()))
-    save_json(numbers, model_dir / f"metrics_{args.split}_{weights}.json")
+    save_json({"epoch": checkpoint.get("epoch"), **numbers}, model_dir / f"metrics_{args.split}_{weights}.json")
 
 
 if __name__ == "__main__":

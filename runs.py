@@ -26,6 +26,7 @@ from utils import (
     find_checkpoint,
     list_checkpoints,
     load_checkpoint,
+    logger,
     save_json,
     write_atomically,
 )
@@ -55,12 +56,14 @@ def choose_start(
     checkpoint = load_checkpoint(find_checkpoint(model_dir, "last"))
     before, now = checkpoint["params"], params.model_dump()
     frozen = now.keys() - MAY_CHANGE
-    if now["num_epochs"] < checkpoint["epoch"] or params.scheduler in ("cosine", "onecycle"):
-        frozen |= {"num_epochs"}  # these schedules are stretched over all epochs from the first on
+    if now["num_epochs"] < checkpoint["epoch"] or is_stretched(params):
+        frozen |= {"num_epochs"}
     different = sorted(name for name in frozen if before.get(name) != now[name])
     changed = [f"{name}: {before.get(name)} then, {now[name]} now" for name in different]
     if checkpoint["data"]["digest"] != params.data.digest:
         changed.append(f"data: {before['data_dir']} then, {params.data_dir} now, and not the same (by their digests)")
+    if is_stretched(params) and "num_epochs" in different:
+        changed.append(f"({params.scheduler} stretches the learning rate over all epochs, so their number is fixed)")
     if changed:
         raise UserError(
             "\n  ".join([f"{model_dir}: the run here began with other parameters or data", *changed])
@@ -69,6 +72,11 @@ def choose_start(
             + f" --data_dir {params.data_dir} --restore_file {checkpoint['path']}"
         )
     return checkpoint
+
+
+def is_stretched(params: TrainingParams) -> bool:
+    """Whether the schedule is stretched over all epochs from the first on."""
+    return params.scheduler in ("cosine", "onecycle")
 
 
 def is_finished(history: list[dict[str, Any]], params: TrainingParams) -> bool:
@@ -99,6 +107,8 @@ def recorded(model_dir: Path, run: dict[str, Any]) -> Iterator[None]:
         yield
         run["status"] = "finished"
     except BaseException as error:
+        if isinstance(error, KeyboardInterrupt):
+            logger.info("All finished epochs are saved. The same command goes on from there.")
         run["status"] = {Diverged: "diverged", KeyboardInterrupt: "interrupted"}.get(type(error), "failed")
         run["error"] = str(error)
         raise

@@ -76,10 +76,13 @@ def read_experiment(folder: Path, name: str) -> Experiment:
             params = read_params(folder).model_dump()
         except UserError:
             broken.append("params.json")
-    metrics = {}
+    metrics: dict[str, float] = {}
     for file, prefix in METRICS_FILES.items():
-        for metric, value in read(file).items():
-            if isinstance(value, int | float):
+        values = read(file)
+        if values.get("epoch", metrics.get("epoch")) != metrics.get("epoch", values.get("epoch")):
+            continue  # evaluated before training went on to better weights
+        for metric, value in values.items():
+            if isinstance(value, int | float) and prefix + metric != "test epoch":
                 metrics[prefix + metric] = value
     status = {"": "not trained", "running": "unfinished"}.get(run.get("status", ""), run.get("status", ""))
     if status not in ("finished", "not trained"):
@@ -110,7 +113,7 @@ def make_table(experiments: list[Experiment]) -> tuple[list[str], list[list[Any]
     judged_by = [experiment.monitor for experiment in experiments if experiment.monitor in experiment.metrics]
     metrics = list(dict.fromkeys([*judged_by, *(name for e in experiments for name in e.metrics)]))
     params = list(dict.fromkeys(name for experiment in experiments for name in experiment.params))
-    different = [name for name in params if len({json.dumps(e.params.get(name)) for e in experiments}) > 1]
+    different = [name for name in params if len({json.dumps(e.params.get(name)) for e in experiments if e.params}) > 1]
     rows = [
         [e.name, *(e.metrics.get(name) for name in metrics), *(e.params.get(name) for name in different), e.status]
         for e in experiments

@@ -35,6 +35,7 @@ from runs import (
     get_random_states,
     gradient_norms,
     is_finished,
+    is_stretched,
     keep_previous,
     recorded,
     set_random_states,
@@ -207,7 +208,7 @@ def main() -> None:
     args = parse_args()
     model_dir = Path(args.model_dir)
     if args.base:
-        create_experiment(model_dir, Path(args.base), args.set)
+        create_experiment(model_dir, Path(args.base), args.set, args.data_dir)
     elif args.set:
         raise UserError("--set goes with --base DIR, the experiment to vary. Or edit params.json.")
     task, params = load_experiment(model_dir, args.data_dir)
@@ -221,10 +222,11 @@ def main() -> None:
             with recorded(model_dir, run):
                 finish(model_dir, history, params)
         logger.info(
-            "%s: finished, %d epochs on %s. To go on, raise num_epochs in params.json; to start again, --restart.",
+            "%s: finished, %d epochs on %s. To start again: --restart. To train on: %s.",
             model_dir,
             len(history),
             params.data_dir,
+            "--restore_file last, since its schedule has ended" if is_stretched(params) else "raise num_epochs",
         )
         return
 

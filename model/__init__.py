@@ -56,20 +56,30 @@ def load_experiment(model_dir: Path, data_dir: str | None = None) -> tuple[Task,
     return task, params.with_data(load_data_params(task, Path(params.data_dir)))
 
 
-def create_experiment(model_dir: Path, base: Path, assignments: list[str]) -> None:
+def create_experiment(model_dir: Path, base: Path, assignments: list[str], data_dir: str | None = None) -> None:
     """Write `model_dir`/params.json: that of `base` with `key=value` assignments applied, all checked.
 
     Raises:
-        UserError: a value is wrong, or `model_dir` has other parameters already.
+        UserError: a value is wrong, the data set is not there, or `model_dir` has other parameters already.
     """
     file = read_params_file(base)
     file.override(assignments)
-    check_params(file)
+    params = check_params(file)
     path = model_dir / "params.json"
     if path.exists():
-        if JsonFile.read(path).values != file.values:
-            raise UserError(f"{path}: there already, with other parameters. Choose another --model_dir.")
+        there = JsonFile.read(path).values
+        names = sorted(name for name in there.keys() | file.values.keys() if there.get(name) != file.values.get(name))
+        if names:
+            different = [
+                f"{name}: {there.get(name, 'default')} there, {file.values.get(name, 'default')} asked for"
+                for name in names
+            ]
+            raise UserError(
+                "\n  ".join([f"{path}: there already, with other parameters", *different])
+                + "\nChoose another --model_dir, or edit that file and leave out --base."
+            )
         return
+    load_data_params(Task(params.task), Path(data_dir or params.data_dir))  # or there is nothing to try
     check_writable(model_dir)
     save_json(file.values, path)
 

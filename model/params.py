@@ -75,7 +75,9 @@ class TrainingParams(StrictModel):
     @model_validator(mode="after")
     def _warmup_leaves_room(self) -> Self:
         if self.warmup_epochs >= self.num_epochs and self.warmup_epochs > 0:
-            raise ValueError(f"warmup_epochs: expected less than num_epochs ({self.num_epochs})")
+            raise ValueError(
+                f"warmup_epochs: expected less than num_epochs ({self.num_epochs}), got {self.warmup_epochs:g}."
+            )
         return self
 
 

@@ -70,7 +70,7 @@ def draw_images(images: Sequence[np.ndarray], captions: Sequence[str], path: Pat
     """
     columns = min(columns, len(images))
     rows = -(-len(images) // columns)
-    figure = new_figure(1.2 * columns, 1.4 * rows)
+    figure = new_figure(1.4 * columns, 1.9 * rows)
     for axis in figure.subplots(rows, columns, squeeze=False).flat:
         axis.axis("off")
     for axis, image, caption in zip(figure.axes, images, captions, strict=False):

@@ -65,6 +65,21 @@ def test_what_is_not_finished_shows_as_such(tmp_path: Path) -> None:
     assert "unfinished" in table(tmp_path)
 
 
+def test_test_metrics_of_earlier_weights_are_left_out(tmp_path: Path) -> None:
+    folder = finished(tmp_path / "a", metrics={"accuracy": 0.9, "epoch": 6})
+    (folder / "metrics_test_best_weights.json").write_text('{"accuracy": 0.5, "epoch": 1}')
+    assert "test accuracy" not in rows(tmp_path)[0]
+    (folder / "metrics_test_best_weights.json").write_text('{"accuracy": 0.8, "epoch": 6}')
+    assert rows(tmp_path)[0]["test accuracy"] == "0.8"
+
+
+def test_a_broken_experiment_adds_no_columns(tmp_path: Path) -> None:
+    finished(tmp_path / "a", metrics={"accuracy": 0.9, "epoch": 6})
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "params.json").write_text("{")
+    assert list(rows(tmp_path)[0]) == ["experiment", "accuracy", "epoch", "status"]
+
+
 def test_different_metrics_are_no_error(tmp_path: Path) -> None:
     finished(tmp_path / "a", metrics={"accuracy": 0.5, "epoch": 1})
     finished(tmp_path / "b", metrics={"f1": 0.9, "epoch": 1})

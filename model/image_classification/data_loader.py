@@ -94,8 +94,8 @@ class ImageDataset(Dataset[Any]):
             )
         if len(self.files) != data.sizes.get(split, 0):
             raise UserError(
-                f"{self.folder}: {len(self.files)} images, but {data.sizes.get(split, 0)} were built. Build the data set again"
-                " with --overwrite."
+                f"{self.folder}: {len(self.files)} images, but {data.sizes.get(split, 0)} were built."
+                " Build the data set again with --overwrite."
             )
         self.labels = torch.tensor(labels)
         self.images = load_pixels(self.folder, self.files, data.image_size)

@@ -58,7 +58,10 @@ class Report:
         if worst:
             draw_images(
                 [self.dataset.images[i].cpu().permute(1, 2, 0).numpy() for i in worst],
-                [f"{self.classes[labels[i]]} as {self.classes[predicted[i]]} ({probabilities[i]:.2f})" for i in worst],
+                [
+                    f"{self.classes[labels[i]]:.16}\nas {self.classes[predicted[i]]:.16}\n{probabilities[i]:.2f}"
+                    for i in worst
+                ],
                 sheet,
             )
         scores = class_scores(counts)
