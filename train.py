@@ -190,7 +190,6 @@ def train_and_evaluate(
 
 def finish(model_dir: Path, history: list[dict[str, Any]], params: TrainingParams) -> None:
     best = best_epoch(history, params.monitor)
-    write_results(model_dir, history, best)
     draw_curves(history, best["epoch"], model_dir / "curves.png")
     logger.info("Best: %s %.4f on val, after epoch %d", params.monitor, best["val"][params.monitor], best["epoch"])
 
@@ -220,6 +219,7 @@ def main() -> None:
     if is_finished(history, params):
         if read_run(model_dir).get("status") != "finished":  # it was stopped after its last epoch
             with recorded(model_dir, run):
+                write_results(model_dir, history, best_epoch(history, params.monitor))
                 finish(model_dir, history, params)
         logger.info(
             "%s: finished, %d epochs on %s. To start again: --restart. To train on: %s.",

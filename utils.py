@@ -41,9 +41,6 @@ class Diverged(UserError):
     exit_status = 3
 
 
-BUG = "This is a bug in the program, not in what it was given:"
-
-
 def run_command(main: Callable[[], None]) -> None:
     """Run a command's `main`, turning UserError and Ctrl-C into a message and an exit status."""
     set_logger()
@@ -55,14 +52,11 @@ def run_command(main: Callable[[], None]) -> None:
     except KeyboardInterrupt:
         logger.error("Interrupted.")
         sys.exit(130)
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
-            logger.exception(BUG)
-            sys.exit(1)
-        logger.error("%s", error)
-        sys.exit(2)
-    except Exception:
-        logger.exception(BUG)
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
+            logger.error("%s", error)
+            sys.exit(2)
+        logger.exception("This is a bug in the program, not in what it was given:")
         sys.exit(1)
 
 
