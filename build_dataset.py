@@ -126,7 +126,7 @@ def main() -> None:
     print(f"Built {args.output_dir}. Next, for example:")
     name = Path(args.output_dir).name
     print(
-        f"  python train.py --model_dir experiments/{name} --base experiments/base_model --data_dir {args.output_dir}"
+        f"  python train.py --model_dir experiments/{name} --base {args.base} --data_dir {args.output_dir}"
     )
 
 

@@ -176,7 +176,7 @@ def describe_run(params: TrainingParams, device: torch.device) -> dict[str, Any]
         "started": time.strftime("%Y-%m-%d %H:%M:%S"),
         "monitor": params.monitor,
         "params": params.model_dump(),
-        "data": params.data.model_dump(),
+        "data_digest": params.data.digest,
         "seed": params.seed,
         "device": str(device),
         "precision": str(choose_precision(device, params.precision)).removeprefix("torch."),

@@ -102,7 +102,7 @@ def train(
         schedule.step()
         step += 1
 
-        totals.add(outputs.detach(), labels, loss)
+        totals.add(outputs, labels, loss)
         progress.show(totals.compute)  # computes once a second at most: nothing else here waits for the device
         if step % params.save_summary_steps == 0 or step == (epoch + 1) * len(loader):
             summaries.write("train_summaries", gradient_norms(net) | {"learning_rate": schedule.learning_rate}, step)
@@ -198,7 +198,8 @@ def describe_epoch(entry: dict[str, Any], num_epochs: int, is_best: bool) -> str
     """The line per epoch that stays on the console."""
     parts = [f"epoch {entry['epoch']:{len(str(num_epochs))}}/{num_epochs}"]
     for split in ("train", "val"):
-        parts.append(f"{split} " + " ".join(f"{name} {value:.4f}" for name, value in entry[split].items()))
+        numbers = list(entry[split].items())[:3]  # the loss and the first two metrics
+        parts.append(f"{split} " + " ".join(f"{name} {value:.4f}" for name, value in numbers))
     parts.append(f"{entry['seconds']:.1f} s ({entry['examples_per_second']:.0f}/s)")
     return " | ".join(parts) + (" | best" if is_best else "")
 
@@ -235,6 +236,8 @@ def main() -> None:
     net = task.Net(params).to(device)
     if checkpoint:
         restore_weights(net, checkpoint)
+    elif hasattr(net, "load_pretrained"):
+        net.load_pretrained()
     if not history:
         keep_previous(model_dir)  # only now: whatever could be wrong with the new run has been found
     set_logger(model_dir / "train.log")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 from model.params import JsonFile, did_you_mean
 from utils import UserError, check_writable, save_json
 
-TASKS = ("image_classification",)
+TASKS = ("image_classification", "sequence_tagging")
 
 # what a task offers, and the file of its folder that holds it
 PARTS = {
@@ -101,12 +102,17 @@ def read_params_file(model_dir: Path) -> JsonFile:
 
 def check_params(file: JsonFile) -> Any:
     """The parameters in `file`, as its task's `Params`. Raises UserError."""
-    name = file.values.get("task", TASKS[0])
+    name = file.values.get("task", task_of(file.values.keys()))
     try:
         task = Task(str(name))
     except UserError as error:
         raise UserError(f"{file.path}: 1 problem\n  {file.where.get('task', 'default')}  task: {error}") from None
     return file.validate(task.Params, defaults={"task": task.name})
+
+
+def task_of(names: Collection[str]) -> str:
+    """The task of a params.json that does not say: the first that has all of the parameters, or the first of all."""
+    return next((name for name in TASKS if set(names) <= Task(name).Params.model_fields.keys()), TASKS[0])
 
 
 def load_data_params(task: Task, data_dir: Path) -> Any:
@@ -123,7 +129,7 @@ def load_data_params(task: Task, data_dir: Path) -> Any:
     built_for = file.values.get("task", task.name)
     if built_for != task.name:
         raise UserError(f"{data_dir}: built for the task {built_for}, but params.json says {task.name}.")
-    return file.validate(task.DataParams)
+    return file.validate(task.DataParams).complete(data_dir)
 
 
 def read_run(model_dir: Path) -> dict[str, Any]:

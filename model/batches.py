@@ -18,14 +18,30 @@ class Batch(NamedTuple):
     indices: Tensor  # int64, batch_size
 
 
+POOL = 50  # batches
+
+
 class BatchSampler(Sampler[Any]):
     """Batches of `batch_size` indices; shuffled afresh each epoch, or in order.
 
     A single example left over joins the batch before it: batch normalisation has no variance to offer for one.
+
+    Args:
+        lengths: num_examples; if given, examples of like length share a batch, so that little of it is padding. When
+            shuffling, they are sorted within pools of 50 batches and the batches shuffled, so that every epoch brings
+            other examples together; else all are sorted, longest first.
     """
 
-    def __init__(self, num_examples: int, batch_size: int, shuffle: bool = False, seed: int = 0):
+    def __init__(
+        self,
+        num_examples: int,
+        batch_size: int,
+        shuffle: bool = False,
+        seed: int = 0,
+        lengths: np.ndarray | None = None,
+    ):
         self.num_examples, self.batch_size, self.shuffle, self.seed = num_examples, batch_size, shuffle, seed
+        self.lengths = lengths
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
@@ -36,12 +52,17 @@ class BatchSampler(Sampler[Any]):
         return max(1, full + (left_over > 1)) if self.num_examples else 0
 
     def __iter__(self) -> Iterator[Any]:
-        order = np.arange(self.num_examples)
-        if self.shuffle:
-            order = make_rng(self.seed, self.epoch).permutation(self.num_examples)
-        for batch in range(len(self)):
-            start = batch * self.batch_size
-            end = self.num_examples if batch == len(self) - 1 else start + self.batch_size
+        rng = make_rng(self.seed, self.epoch)
+        order = rng.permutation(self.num_examples) if self.shuffle else np.arange(self.num_examples)
+        starts = np.arange(len(self)) * self.batch_size
+        last = starts[-1:].sum()
+        if self.lengths is not None:
+            pool = POOL * self.batch_size if self.shuffle else max(1, self.num_examples)
+            order = order[np.lexsort((-self.lengths[order], np.arange(self.num_examples) // pool))]
+            if self.shuffle:
+                starts = rng.permutation(starts)
+        for start in starts.tolist():
+            end = self.num_examples if start == last else start + self.batch_size
             yield Batch(self.epoch, torch.from_numpy(order[start:end]))
 
 

@@ -27,25 +27,26 @@ class Totals:
 
     def __init__(self, metrics: Mapping[str, Metric]):
         self.metrics = metrics
-        self.counts: dict[str, Tensor] = {}
+        self.counts: dict[Any, Tensor] = {}  # by what counted them: several metrics may share their counts
 
+    @torch.no_grad()
     def add(self, outputs: Any, labels: Any, loss: Tensor) -> None:
         """Count one batch. `loss` is its mean over the labels that are not padding."""
         items = num_items(labels)
         dtype = torch.float32 if loss.device.type == "mps" else torch.float64  # MPS has no float64
-        self._add("loss", torch.stack([loss.detach().to(dtype) * items, items.to(dtype)]))
-        for name, metric in self.metrics.items():
-            self._add(name, metric.count(outputs, labels))
+        self._add("loss", torch.stack([loss.to(dtype) * items, items.to(dtype)]))
+        for count in dict.fromkeys(metric.count for metric in self.metrics.values()):
+            self._add(count, count(outputs, labels))
 
-    def _add(self, name: str, counts: Tensor) -> None:
-        self.counts[name] = self.counts[name] + counts if name in self.counts else counts
+    def _add(self, key: Any, counts: Tensor) -> None:
+        self.counts[key] = self.counts[key] + counts if key in self.counts else counts
 
     def compute(self) -> dict[str, float]:
         """The mean loss and every metric, over all examples so far. Raises ValueError if there were none."""
         if not self.counts:
             raise ValueError("no batch was counted")
-        counts = {name: count.cpu() for name, count in self.counts.items()}
-        return {"loss": ratio(counts["loss"])} | {name: m.compute(counts[name]) for name, m in self.metrics.items()}
+        counts = {key: count.cpu() for key, count in self.counts.items()}
+        return {"loss": ratio(counts["loss"])} | {name: m.compute(counts[m.count]) for name, m in self.metrics.items()}
 
 
 def num_items(labels: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
 
@@ -78,6 +78,20 @@ class TrainingParams(StrictModel):
             raise ValueError(
                 f"warmup_epochs: expected less than num_epochs ({self.num_epochs}), got {self.warmup_epochs:g}."
             )
+        return self
+
+
+class DataParams(StrictModel):
+    """What the data of every task decides: `dataset_params.json`. A task's `DataParams` extends it."""
+
+    decides_network: ClassVar[tuple[str, ...]] = ()  # weights are for these and no others
+
+    task: str
+    sizes: dict[str, int]  # examples per split
+    digest: str  # SHA-256 over all that was built
+
+    def complete(self, data_dir: Path) -> Self:
+        """With what lies in other files of `data_dir`."""
         return self
 
 

@@ -18,12 +18,12 @@ def new_figure(width: float, height: float) -> Any:
 
 
 def draw_curves(history: Sequence[dict[str, Any]], best_epoch: int, path: Path) -> None:
-    """The loss and every metric of train and val over the epochs, and the learning rate.
+    """The loss and the first two metrics of train and val over the epochs, and the learning rate.
 
     Args:
         history: one entry per epoch: `epoch`, `learning_rate`, and the metrics under `train` and `val`.
     """
-    names = list(history[0]["train"])
+    names = list(history[0]["train"])[:3]
     epochs = [entry["epoch"] for entry in history]
     figure = new_figure(4 * (len(names) + 1), 3.2)
     axes = figure.subplots(1, len(names) + 1)

@@ -34,7 +34,7 @@ SIGNS_URL = "https://drive.google.com/file/d/1ufiR6hUKhXoAyiBNsySPkUwlvE_wfEHC/v
 
 
 def add_build_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.set_defaults(data_dir="data/SIGNS", output_dir="data/64x64_SIGNS")
+    parser.set_defaults(data_dir="data/SIGNS", output_dir="data/64x64_SIGNS", base="experiments/base_model")
     parser.add_argument("--size", type=int, default=64, help="width and height of the built images, in pixels (64)")
     parser.add_argument("--skip_bad", action="store_true", help="build without the files that cannot be read")
 

@@ -6,7 +6,8 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from model.params import StrictModel, TrainingParams
+from model.params import DataParams as SharedDataParams
+from model.params import TrainingParams
 
 
 class Params(TrainingParams):
@@ -26,15 +27,12 @@ class Params(TrainingParams):
     channels_last: bool = Field(True, description="The memory layout that convolutions prefer.")
 
 
-class DataParams(StrictModel):
+class DataParams(SharedDataParams):
     """What the data decides: `dataset_params.json`, as build_dataset.py writes it."""
 
     decides_network: ClassVar = ("classes", "image_size")  # weights are for these and no others
 
-    task: str
     classes: list[str] = Field(min_length=2)
     image_size: int = Field(ge=8)  # pixels, both ways
-    sizes: dict[str, int]  # images per split
     mean: list[float] = Field(min_length=3, max_length=3)  # per channel of the training split, pixels in 0..1
     std: list[float] = Field(min_length=3, max_length=3)
-    digest: str  # SHA-256 over the names and bytes of all images

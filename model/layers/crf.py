@@ -1,0 +1,95 @@
+"""A linear-chain conditional random field (Lafferty, McCallum & Pereira 2001), as a layer on top of a tagger."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+RULED_OUT = -1e4  # a score that no path survives, and yet a number: sums and differences of it stay numbers
+
+
+class CRF(nn.Module):
+    """Scores of whole tag sequences: of each tag at its word (the logits), of each tag after the one before it, of the
+    first tag and of the last (Lample et al. 2016, "Neural architectures for named entity recognition", equation 1).
+
+    In all methods, `logits` are batch_size x length x num_tags, `lengths` batch_size numbers from 1 to length. What lies
+    behind a sequence's length changes nothing.
+
+    Args:
+        forbidden: num_tags x num_tags; True at [i, j] where tag j never follows tag i.
+        forbidden_first: num_tags; True where a tag never comes first.
+    """
+
+    def __init__(self, num_tags: int, forbidden: Tensor | None = None, forbidden_first: Tensor | None = None):
+        super().__init__()
+        self.transition = nn.Parameter(torch.empty(num_tags, num_tags).uniform_(-0.1, 0.1))  # [from, to]
+        self.first = nn.Parameter(torch.empty(num_tags).uniform_(-0.1, 0.1))
+        self.last = nn.Parameter(torch.empty(num_tags).uniform_(-0.1, 0.1))
+        self.forbidden: Tensor
+        self.forbidden_first: Tensor
+        none = torch.zeros(num_tags, num_tags, dtype=torch.bool)
+        self.register_buffer("forbidden", none if forbidden is None else forbidden, persistent=False)
+        self.register_buffer(
+            "forbidden_first", none[0] if forbidden_first is None else forbidden_first, persistent=False
+        )
+
+    def _scores(self) -> tuple[Tensor, Tensor]:
+        return (
+            self.transition.masked_fill(self.forbidden, RULED_OUT),
+            self.first.masked_fill(self.forbidden_first, RULED_OUT),
+        )
+
+    def log_likelihood(self, logits: Tensor, tags: Tensor, lengths: Tensor) -> Tensor:
+        """The log-probability of each tag sequence (batch_size x length): batch_size numbers."""
+        return self.score(logits, tags, lengths) - self.log_partition(logits, lengths)
+
+    def score(self, logits: Tensor, tags: Tensor, lengths: Tensor) -> Tensor:
+        """The score of each tag sequence (batch_size x length): batch_size numbers."""
+        transition, first = self._scores()
+        steps = torch.arange(logits.shape[1], device=logits.device)
+        tags = tags.clamp(min=0)  # padding, whose value does not matter
+        at_words = logits.gather(2, tags.unsqueeze(2)).squeeze(2)  # batch_size x length
+        between = transition[tags[:, :-1], tags[:, 1:]]  # batch_size x length-1
+        last_tag = tags.gather(1, (lengths - 1).unsqueeze(1)).squeeze(1)  # batch_size
+        return (
+            first[tags[:, 0]]
+            + at_words.masked_fill(steps >= lengths[:, None], 0).sum(dim=1)
+            + between.masked_fill(steps[1:] >= lengths[:, None], 0).sum(dim=1)
+            + self.last[last_tag]
+        )
+
+    def log_partition(self, logits: Tensor, lengths: Tensor) -> Tensor:
+        """The logarithm of the sum of exp(score) over all tag sequences, by the forward algorithm (Rabiner 1989,
+        "A tutorial on hidden Markov models", equations 19-21): batch_size numbers."""
+        transition, first = self._scores()
+        at_word = logits.unbind(1)
+        alpha = first + at_word[0]  # batch_size x num_tags: sequences so far, by their last tag
+        for step in range(1, len(at_word)):
+            # batch_size x from x 1  +  from x to, summed over from
+            longer = (alpha.unsqueeze(2) + transition).logsumexp(dim=1) + at_word[step]  # batch_size x num_tags
+            alpha = torch.where((step < lengths).unsqueeze(1), longer, alpha)
+        return (alpha + self.last).logsumexp(dim=1)
+
+    @torch.no_grad()
+    def decode(self, logits: Tensor, lengths: Tensor) -> Tensor:
+        """The best tag sequence, by the Viterbi algorithm (Forney 1973, "The Viterbi algorithm").
+
+        Returns:
+            batch_size x length tags, int64; behind a sequence's length, its last tag again.
+        """
+        transition, first = self._scores()
+        at_word = logits.unbind(1)
+        best = first + at_word[0]  # batch_size x num_tags: the best score so far, by last tag
+        stay = torch.arange(logits.shape[2], device=logits.device).expand_as(best)
+        came_from = []
+        for step in range(1, len(at_word)):
+            longer, previous = (best.unsqueeze(2) + transition).max(dim=1)  # batch_size x num_tags
+            inside = (step < lengths).unsqueeze(1)
+            best = torch.where(inside, longer + at_word[step], best)
+            came_from.append(torch.where(inside, previous, stay))
+        tag = (best + self.last).argmax(dim=1, keepdim=True)  # batch_size x 1
+        path = [tag]
+        for previous in reversed(came_from):
+            tag = previous.gather(1, tag)
+            path.append(tag)
+        return torch.cat(path[::-1], dim=1)

@@ -1,0 +1,107 @@
+"""Recurrent encoders whose answer for a sequence does not depend on the padding behind it."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+CELLS = {"lstm": nn.LSTM, "gru": nn.GRU, "rnn": nn.RNN}
+
+
+class LockedDropout(nn.Module):
+    """Dropout with one mask for all steps of a sequence (Gal & Ghahramani 2016, "A theoretically grounded application
+    of dropout in recurrent neural networks", section 3.1)."""
+
+    def __init__(self, p: float):
+        super().__init__()
+        self.p = p
+
+    def forward(self, x: Tensor) -> Tensor:  # batch_size x length x dim
+        if not self.training or not self.p:
+            return x
+        return x * drop_mask((x.shape[0], 1, x.shape[2]), self.p, x)
+
+    def extra_repr(self) -> str:
+        return f"p={self.p}"
+
+
+class RecurrentEncoder(nn.Module):
+    """Layers of LSTM, GRU or plain RNN, each reading the sequence forwards, or forwards and backwards.
+
+    Sequences are padded, not packed: torch's kernels for padded batches are several times faster. Reading forwards,
+    padding comes after everything that counts; for reading backwards, each sequence is reversed within its own length.
+
+    Args:
+        hidden_dim: of each direction.
+        dropout: between layers, the same mask at every step.
+        recurrent_dropout: of the state that goes from step to step, the same units at every step (Gal & Ghahramani
+            2016, section 3.1) and, to keep to torch's kernels, in the whole batch (Merity et al. 2018, "Regularizing
+            and optimizing LSTM language models", section 2: the mask lies on the weights that read the state).
+    """
+
+    def __init__(
+        self,
+        cell: Literal["lstm", "gru", "rnn"],
+        input_dim: int,
+        hidden_dim: int,
+        num_layers: int = 1,
+        bidirectional: bool = False,
+        dropout: float = 0.0,
+        recurrent_dropout: float = 0.0,
+    ):
+        super().__init__()
+        self.output_dim = hidden_dim * (1 + bidirectional)
+        self.recurrent_dropout = recurrent_dropout
+        input_dims = [input_dim] + [self.output_dim] * (num_layers - 1)
+        self.forwards = nn.ModuleList(CELLS[cell](dim, hidden_dim, batch_first=True) for dim in input_dims)
+        self.backwards = nn.ModuleList(
+            CELLS[cell](dim, hidden_dim, batch_first=True) for dim in input_dims if bidirectional
+        )
+        self.dropout = LockedDropout(dropout)
+
+    def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
+        """
+        Args:
+            x: batch_size x length x input_dim
+            lengths: batch_size numbers of steps; what lies behind them in x is never looked at.
+
+        Returns:
+            batch_size x length x output_dim; behind a sequence's length it means nothing.
+        """
+        backward_order = reversed_within(lengths, x.shape[1]) if self.backwards else None
+        for layer, forwards in enumerate(self.forwards):
+            if layer > 0:
+                x = self.dropout(x)
+            y = self._run(forwards, x)  # batch_size x length x hidden_dim
+            if backward_order is not None:
+                z = self._run(self.backwards[layer], reorder(x, backward_order))  # batch_size x length x hidden_dim
+                y = torch.cat([y, reorder(z, backward_order)], dim=2)  # batch_size x length x 2*hidden_dim
+            x = y
+        return x
+
+    def _run(self, layer: nn.Module, x: Tensor) -> Tensor:
+        if not self.training or not self.recurrent_dropout:
+            return layer(x)[0]
+        weight = layer.weight_hh_l0  # gates*hidden_dim x hidden_dim
+        mask = drop_mask((1, weight.shape[1]), self.recurrent_dropout, weight)
+        return functional_call(layer, {"weight_hh_l0": weight * mask}, (x,))[0]
+
+
+def drop_mask(shape: tuple[int, ...], p: float, like: Tensor) -> Tensor:
+    """Zeros with probability p, and numbers that keep the mean elsewhere."""
+    return torch.empty(shape, device=like.device, dtype=like.dtype).bernoulli_(1 - p).div_(1 - p)
+
+
+def reversed_within(lengths: Tensor, length: int) -> Tensor:
+    """batch_size x length: step i of a sequence of n steps is n-1-i; padding stays where it is."""
+    steps = torch.arange(length, device=lengths.device)
+    reverse = lengths[:, None] - 1 - steps
+    return torch.where(reverse >= 0, reverse, steps)
+
+
+def reorder(x: Tensor, order: Tensor) -> Tensor:
+    """Take the steps of x (batch_size x length x dim) in another order (batch_size x length)."""
+    return x.gather(1, order.unsqueeze(2).expand_as(x))

@@ -1,0 +1,68 @@
+"""Tags <-> entities, as the scorer of the CoNLL shared tasks reads them (Tjong Kim Sang & De Meulder 2003).
+
+An entity is a run of words whose tags say so: `B-per` begins one, `I-per` goes on with it, `O` is outside of all. Other
+schemes write the last word as `E-` (or `L-`), an entity of one word as `S-` (or `U-`), or save themselves most `B-`s.
+All of them are read by the same two rules, and written as IOB2, where every entity begins with `B-`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
+from typing import NamedTuple
+
+OUTSIDE = "O"
+TAG = re.compile(r"([BIESLUM])(?:-(.*))?", re.DOTALL)
+SAME_AS = {"L": "E", "U": "S", "M": "I"}  # BILOU and BMES, in the letters of IOBES
+
+
+@lru_cache(maxsize=None)
+def parse(tag: str) -> tuple[str, str]:
+    """`B-per` -> ("B", "per"). A tag that is no part of any scheme, such as `NN`, is an entity of one word."""
+    if tag == OUTSIDE:
+        return OUTSIDE, ""
+    match = TAG.fullmatch(tag)
+    if not match:
+        return "S", tag
+    return SAME_AS.get(match[1], match[1]), match[2] or ""
+
+
+def goes_on(previous: str, tag: str) -> bool:
+    """Whether the word tagged `tag` belongs to the same entity as the one before it, tagged `previous`."""
+    (before, type_before), (now, type_now) = parse(previous), parse(tag)
+    return now in "IE" and before in "BI" and type_now == type_before
+
+
+def is_scheme(tags: Iterable[str]) -> bool:
+    """Whether the tags mark entities of several words; parts of speech, say, do not."""
+    return any(TAG.fullmatch(tag) and tag[1:2] == "-" for tag in tags) or {"B", "I"} <= set(tags)
+
+
+class Entity(NamedTuple):
+    start: int
+    end: int  # the first word behind it
+    type: str
+
+
+def find_entities(tags: Sequence[str]) -> list[Entity]:
+    """The entities of a sentence, in order."""
+    found: list[Entity] = []
+    previous = OUTSIDE
+    for i, tag in enumerate(tags):
+        prefix, kind = parse(tag)
+        if found and goes_on(previous, tag):
+            found[-1] = found[-1]._replace(end=i + 1)
+        elif prefix != OUTSIDE:
+            found.append(Entity(i, i + 1, kind))
+        previous = tag
+    return found
+
+
+def to_iob2(tags: Sequence[str]) -> list[str]:
+    """The same entities in IOB2."""
+    written = [OUTSIDE] * len(tags)
+    for start, end, kind in find_entities(tags):
+        ending = f"-{kind}" if kind else ""
+        written[start:end] = ["B" + ending] + ["I" + ending] * (end - start - 1)
+    return written

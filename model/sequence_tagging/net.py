@@ -1,0 +1,216 @@
+"""Batches -> outputs, loss, metrics."""
+
+from __future__ import annotations
+
+import logging
+from functools import cached_property
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from model.layers.characters import CharCNN, CharRNN
+from model.layers.crf import CRF
+from model.layers.recurrent import LockedDropout, RecurrentEncoder
+from model.metrics import Metric, count_correct, num_items, ratio
+
+from .embeddings import read_embeddings
+from .entities import OUTSIDE, goes_on, is_scheme, parse
+from .params import PAD, UNK, Params
+
+logger = logging.getLogger(__name__)
+
+
+class Net(nn.Module):
+    """A sentence in, scores of the tags of each of its words out.
+
+    Word vectors, if asked for joined by what the characters of the word say, go through recurrent layers; a linear layer
+    scores the tags. With all parameters at their defaults it is the tagger of the CS230 notes; with characters, both
+    directions and a CRF that of Lample et al. (2016) or Ma & Hovy (2016), with the dropout of Reimers & Gurevych (2017,
+    "Optimal hyperparameters for deep LSTM-networks for sequence labeling tasks").
+    """
+
+    def __init__(self, params: Params):
+        super().__init__()
+        self.params = params
+        self.tags = params.data.tags
+        self.embedding = nn.Embedding(len(params.vocabulary) + UNK + 1, params.embedding_dim, padding_idx=PAD)
+        word_dim = params.embedding_dim
+        self.chars: CharCNN | CharRNN | None = None
+        if params.char_features != "none":
+            encoder = {"cnn": CharCNN, "lstm": CharRNN}[params.char_features]
+            num_chars = len(params.data.chars) + UNK + 1
+            self.chars = encoder(num_chars, params.char_embedding_dim, params.char_hidden_dim, params.dropout_rate)
+            word_dim += params.char_hidden_dim
+        self.dropout = LockedDropout(params.dropout_rate)
+        self.encoder = RecurrentEncoder(
+            params.rnn,
+            word_dim,
+            params.lstm_hidden_dim,
+            params.num_layers,
+            params.bidirectional,
+            params.dropout_rate,
+            params.recurrent_dropout,
+        )
+        self.fc = nn.Linear(self.encoder.output_dim, len(self.tags))
+        self.crf = CRF(len(self.tags), *forbidden_transitions(self.tags)) if params.crf else None
+        # what the metrics need to know of each tag, those included that train does not have
+        begins, types = describe_tags([*self.tags, *params.data.unseen_tags])
+        self.begins: Tensor
+        self.types: Tensor
+        self.register_buffer("begins", begins, persistent=False)
+        self.register_buffer("types", types, persistent=False)
+
+    def forward(self, inputs: dict[str, Tensor]) -> Outputs:
+        """
+        Args:
+            inputs: words, lengths and, with char_features, chars and spellings: see data_loader.py.
+        """
+        words, lengths = inputs["words"], inputs["lengths"]
+        if self.training and self.params.word_dropout:
+            words = self.drop_words(words)
+        x = self.embedding(words)  # batch_size x length x embedding_dim
+        if self.chars is not None:
+            spelt = self.chars(inputs["chars"])  # num_spellings x char_hidden_dim
+            x = torch.cat([x, spelt[inputs["spellings"]]], dim=2)  # batch_size x length x word_dim
+        x = self.encoder(self.dropout(x), lengths)  # batch_size x length x directions*lstm_hidden_dim
+        logits = self.fc(self.dropout(x)).float()  # batch_size x length x num_tags
+        return Outputs(logits, lengths, self.crf, self.begins, self.types)
+
+    def drop_words(self, words: Tensor) -> Tensor:
+        """Take some words of the vocabulary for unknown, wherever in the batch they stand (Gal & Ghahramani 2016,
+        section 4.2). This is also how the vector of the unknown word is trained."""
+        dropped = torch.rand(self.embedding.num_embeddings, device=words.device) < self.params.word_dropout
+        dropped[PAD] = False
+        return torch.where(dropped[words], UNK, words)
+
+    @torch.no_grad()
+    def load_pretrained(self) -> None:
+        """Begin with the vectors of params.pretrained_embeddings, for the words that have one. Raises UserError."""
+        if self.params.pretrained_embeddings:
+            vectors = read_embeddings(
+                Path(self.params.pretrained_embeddings), self.params.vocabulary, self.params.embedding_dim
+            )
+            for number, vector in vectors.items():
+                self.embedding.weight[number] = torch.tensor(vector)
+
+
+def forbidden_transitions(tags: list[str]) -> tuple[Tensor, Tensor]:
+    """Which tag never follows which, and which never comes first: in IOB2, I-x only goes on with an entity of type x.
+
+    Returns:
+        num_tags x num_tags [from, to] and num_tags, True where forbidden.
+    """
+    inside = [is_scheme(tags) and parse(tag)[0] == "I" for tag in tags]
+    forbidden = [[inside[j] and not goes_on(tags[i], tags[j]) for j in range(len(tags))] for i in range(len(tags))]
+    return torch.tensor(forbidden), torch.tensor(inside)
+
+
+def describe_tags(tags: list[str]) -> tuple[Tensor, Tensor]:
+    """Whether each tag begins an entity whatever is before it, and the number of its type, -1 outside of all."""
+    parsed = [parse(tag) for tag in tags]
+    types = entity_types(tags)
+    return (
+        torch.tensor([prefix in "BS" for prefix, _ in parsed]),
+        torch.tensor([-1 if prefix == OUTSIDE else types.index(kind) for prefix, kind in parsed]),
+    )
+
+
+def entity_types(tags: list[str]) -> list[str]:
+    """The types of entities, sorted."""
+    return sorted({parse(tag)[1] for tag in tags if tag != OUTSIDE})
+
+
+class Outputs:
+    """What the network says of a batch of sentences.
+
+    Attributes:
+        logits: batch_size x length x num_tags, float32
+        lengths: batch_size
+        crf: what scores sequences of tags on top of the logits, or None
+        begins, types: per tag, see `describe_tags`
+    """
+
+    def __init__(self, logits: Tensor, lengths: Tensor, crf: CRF | None, begins: Tensor, types: Tensor):
+        self.logits, self.lengths, self.crf = logits, lengths, crf
+        self.begins, self.types = begins, types
+
+    @cached_property
+    def tags(self) -> Tensor:
+        """The best tags, batch_size x length: word by word, or of the best sequence by the CRF."""
+        return self.crf.decode(self.logits, self.lengths) if self.crf is not None else self.logits.argmax(dim=2)
+
+
+def loss_fn(outputs: Outputs, labels: Tensor) -> Tensor:
+    """Mean negative log-likelihood per word: of its tag, or (CRF) of the sentence's tags, all sentences together.
+
+    Args:
+        labels: batch_size x length tags, -1 behind a sentence's end; from num_tags on those that train does not have,
+            for which the loss takes the first tag, in text with names O.
+    """
+    labels = labels.where(labels < outputs.logits.shape[2], 0)
+    if outputs.crf is not None:
+        return -outputs.crf.log_likelihood(outputs.logits, labels, outputs.lengths).sum() / num_items(labels)
+    return F.cross_entropy(outputs.logits.flatten(0, 1), labels.flatten(), ignore_index=-1)
+
+
+def correct(outputs: Outputs, labels: Tensor) -> Tensor:
+    return count_correct(outputs.tags, labels)
+
+
+def entities(outputs: Outputs, labels: Tensor) -> Tensor:
+    return count_entities(outputs.tags, labels, outputs.begins, outputs.types)
+
+
+def count_entities(predicted: Tensor, labels: Tensor, begins: Tensor, types: Tensor) -> Tensor:
+    """Entities found, predicted and labelled, as conlleval counts them: found is one with its exact words and its type.
+
+    Args:
+        predicted, labels: batch_size x length tags in IOB2, or broken; labels below 0 are padding.
+        begins, types: per tag, see `describe_tags`.
+
+    Returns:
+        3 x num_tags counts, by type: correct, predicted, labelled.
+    """
+    length = labels.shape[1]
+    tags = torch.stack([predicted, labels])  # 2 x batch_size x length
+    kind = types[tags].masked_fill(labels < 0, -1)  # the type of each word's entity
+    goes_on = torch.zeros_like(kind, dtype=torch.bool)  # with the entity of the word before
+    goes_on[..., 1:] = (kind[..., 1:] == kind[..., :-1]) & ~begins[tags[..., 1:]]
+    starts = (kind >= 0) & ~goes_on
+    # the end of the entity of each word: the next word that does not go on with it
+    steps = torch.arange(length, device=tags.device)
+    stop = steps.where(~goes_on, length)
+    end = torch.full_like(stop, length)
+    end[..., :-1] = stop[..., 1:].flip(-1).cummin(-1).values.flip(-1)
+    correct = starts[0] & starts[1] & (kind[0] == kind[1]) & (end[0] == end[1])
+    num_tags = len(types)  # at least as many as types
+    cells = torch.stack([kind[1], *kind]).where(torch.stack([correct, *starts]), num_tags).flatten(1)
+    counts = torch.zeros(3, num_tags + 1, dtype=torch.int64, device=tags.device)
+    return counts.scatter_add_(1, cells, torch.ones_like(cells))[:, :-1]
+
+
+def precision(counts: Tensor) -> float:
+    """The share of the predicted entities that are right."""
+    return ratio(counts.sum(dim=1)[[0, 1]])
+
+
+def recall(counts: Tensor) -> float:
+    """The share of the labelled entities that were found."""
+    return ratio(counts.sum(dim=1)[[0, 2]])
+
+
+def f1(counts: Tensor) -> float:
+    """Their harmonic mean, 2 correct / (predicted + labelled) (van Rijsbergen 1979)."""
+    correct, predicted, labelled = counts.sum(dim=1)
+    return ratio(torch.stack([2 * correct, predicted + labelled]))
+
+
+# The line of an epoch and the curves show the first two.
+metrics = {
+    "f1": Metric(entities, f1),
+    "accuracy": Metric(correct, ratio),
+    "precision": Metric(entities, precision),
+    "recall": Metric(entities, recall),
+}

@@ -1,0 +1,95 @@
+"""What you may set, and what the data decides."""
+
+from __future__ import annotations
+
+import re
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from pydantic import Field
+
+from model.params import DataParams as SharedDataParams
+from model.params import TrainingParams
+from utils import UserError
+
+from .dataset import read_lines
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+PAD, UNK = 0, 1  # numbers of no word and of any unknown word; the vocabularies follow, so that no text can name these
+
+
+class Params(TrainingParams):
+    """The hyperparameters of sequence tagging. The defaults are the LSTM tagger of the CS230 notes."""
+
+    data_dir: str = Field("data/ner", description="The built data set; --data_dir goes before it.")
+    batch_size: int = Field(32, ge=1, description="Sentences per optimizer step.")
+    monitor: Literal["f1", "accuracy", "loss"] = Field(
+        "f1", description="What chooses the best weights, on val: F1 of entities, accuracy of words, or the loss."
+    )
+
+    embedding_dim: int = Field(50, ge=1, description="Size of a word's vector.")
+    pretrained_embeddings: str | None = Field(
+        None, description="Text file of word vectors (GloVe, word2vec, fastText) to begin with."
+    )
+    lowercase_words: bool = Field(False, description="Words are looked up in lower case; characters keep theirs.")
+    fold_digits: bool = Field(False, description="Words are looked up with every digit as 0; characters keep theirs.")
+    word_dropout: float = Field(
+        0.0, ge=0, lt=1, description="Probability of training on a word as if it were unknown."
+    )
+    char_features: Literal["none", "cnn", "lstm"] = Field("none", description="What reads the characters of a word.")
+    char_embedding_dim: int = Field(25, ge=1, description="Size of a character's vector.")
+    char_hidden_dim: int = Field(
+        50, ge=2, multiple_of=2, description="Size of what the characters add to a word's vector."
+    )
+
+    rnn: Literal["lstm", "gru", "rnn"] = Field("lstm", description="What reads the sentence.")
+    lstm_hidden_dim: int = Field(50, ge=1, description="Size of its state, in each direction.")
+    num_layers: int = Field(1, ge=1, description="Recurrent layers, one on top of the other.")
+    bidirectional: bool = Field(False, description="Whether they also read backwards.")
+    dropout_rate: float = Field(
+        0.0, ge=0, lt=1, description="Probability of dropping a feature before, between and after recurrent layers."
+    )
+    recurrent_dropout: float = Field(
+        0.0, ge=0, lt=1, description="Probability of dropping a unit of the state between two words."
+    )
+    crf: bool = Field(False, description="Score whole sequences of tags, with a conditional random field.")
+
+    def normalize(self, word: str) -> str:
+        """The form under which a word is looked up."""
+        word = word.lower() if self.lowercase_words else word
+        return re.sub(r"\d", "0", word) if self.fold_digits else word
+
+    @cached_property
+    def vocabulary(self) -> dict[str, int]:
+        """Number of each word that has a vector of its own."""
+        forms = dict.fromkeys(map(self.normalize, self.data.words))
+        return {form: number for number, form in enumerate(forms, start=UNK + 1)}
+
+
+class DataParams(SharedDataParams):
+    """What the data decides: `dataset_params.json` and the vocabularies beside it, as build_dataset.py writes them."""
+
+    decides_network: ClassVar = ("words", "tags", "chars")  # weights are for these and no others
+
+    num_words: int = Field(ge=1)
+    num_tags: int = Field(ge=1)
+    num_chars: int = Field(ge=1)
+    unseen_tags: list[str]  # that only val or test have: never predicted, and counted as what they are
+    words: list[str] = []  # of train, the most frequent first
+    tags: list[str] = []
+    chars: list[str] = []
+
+    def complete(self, data_dir: Path) -> Self:
+        """With the vocabularies. Raises UserError when one is not what was built."""
+        lists: dict[str, Any] = {name: read_lines(data_dir / f"{name}.txt") for name in ("words", "tags", "chars")}
+        for name, entries in lists.items():
+            expected = getattr(self, f"num_{name}")
+            if len(set(entries)) != expected or len(entries) != expected:
+                raise UserError(
+                    f"{data_dir / name}.txt: {len(entries)} lines, {len(set(entries))} of them different, but {expected}"
+                    " were built. Build the data set again with --overwrite."
+                )
+        return self.model_copy(update=lists)

@@ -1,0 +1,86 @@
+"""Outputs -> what a person looks at: scores by type, tagged sentences, and every single prediction."""
+
+from __future__ import annotations
+
+from collections import Counter
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import torch
+from tabulate import tabulate
+from torch.utils.data import DataLoader
+
+from model.metrics import ratio
+from utils import write_atomically
+
+from .entities import Entity, find_entities
+from .net import Outputs
+from .params import Params
+
+SHOWN_SENTENCES = 6
+
+
+class Report:
+    """Collects the outputs of one pass over a split, in the order of its loader, and writes them up."""
+
+    def __init__(self, loader: DataLoader[Any], params: Params):
+        self.dataset: Any = loader.dataset
+        self.order = list(chain.from_iterable(batch.indices.tolist() for batch in loader.batch_sampler))  # type: ignore[union-attr]
+        self.tags = [*params.data.tags, *params.data.unseen_tags]
+        self.predicted: list[list[str]] = []
+
+    def add(self, outputs: Outputs) -> None:
+        for numbers, length in zip(outputs.tags.tolist(), outputs.lengths.tolist(), strict=True):
+            self.predicted.append([self.tags[number] for number in numbers[:length]])
+
+    def write(self, model_dir: Path, name: str) -> str:
+        """Write predictions_{name}.txt: word, label and prediction of each line, an empty line after each sentence.
+
+        Returns the table of scores by type, and some sentences as they were tagged.
+        """
+        predictions = dict(zip(self.order, self.predicted, strict=True))
+        labels = (self.tags[number] for number in self.dataset.labels.tolist())
+        sentences = [
+            (words, [next(labels) for _ in words], predictions[i]) for i, words in enumerate(self.dataset.sentences)
+        ]
+        blocks = ("".join(f"{' '.join(columns)}\n" for columns in zip(*sentence, strict=True)) for sentence in sentences)
+        write_atomically(model_dir / f"predictions_{name}.txt", "\n".join(blocks))
+
+        correct, predicted, labelled = Counter[str](), Counter[str](), Counter[str]()
+        tagged = []
+        for words, label_tags, predicted_tags in sentences:
+            right, found = find_entities(label_tags), find_entities(predicted_tags)
+            labelled.update(entity.type for entity in right)
+            predicted.update(entity.type for entity in found)
+            correct.update(entity.type for entity in set(right) & set(found))
+            if right and len(tagged) < SHOWN_SENTENCES:
+                tagged.append(bracket(words, found))
+                if found != right:
+                    tagged[-1] += f"\n  should be: {bracket(words, right)}"
+        types = sorted(labelled.keys() | predicted.keys())
+        rows = [[kind, *scores(correct[kind], predicted[kind], labelled[kind])] for kind in types]
+        rows.append(["all", *scores(correct.total(), predicted.total(), labelled.total())])
+        table = tabulate(
+            rows,
+            headers=["type", "precision", "recall", "F1", "labelled", "predicted"],
+            tablefmt="github",
+            floatfmt=("", ".3f", ".3f", ".3f", ".0f", ".0f"),
+            disable_numparse=[0],
+        )
+        return "\n\n".join(["\n".join(tagged), table])
+
+
+def scores(correct: int, predicted: int, labelled: int) -> list[float]:
+    """Precision, recall, F1, and the two counts they are of."""
+    pairs = [(correct, predicted), (correct, labelled), (2 * correct, predicted + labelled)]
+    return [*(ratio(torch.tensor(pair)) for pair in pairs), labelled, predicted]
+
+
+def bracket(words: list[str], entities: list[Entity]) -> str:
+    """`[Anna Smith per] lives in [Kent loc] .`"""
+    marked = list(words)
+    for start, end, kind in entities:
+        marked[start] = "[" + marked[start]
+        marked[end - 1] += f" {kind}]" if kind else "]"
+    return " ".join(marked)
