@@ -15,9 +15,13 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 import torch
+from hypothesis import settings
 from PIL import Image
 
 from utils import run_command
+
+settings.register_profile("untimed", deadline=None)  # machines are shared and noisy
+settings.load_profile("untimed")
 
 ROOT = Path(__file__).parent.parent
 SMALL = {"batch_size": 8, "num_epochs": 2, "num_channels": 4, "learning_rate": 0.01}  # a run of a second

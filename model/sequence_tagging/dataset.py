@@ -75,7 +75,7 @@ def build(args: argparse.Namespace, folder: Path) -> None:
         "chars": most_frequent(Counter(char for word in words.elements() for char in word), 1),
     }
     if not vocabularies["words"] or not vocabularies["tags"]:
-        raise UserError(f"No word or no tag is as frequent as --min_count_word and --min_count_tag ask for.")
+        raise UserError("No word or no tag is as frequent as --min_count_word and --min_count_tag ask for.")
     unseen = report_unseen_tags(splits, vocabularies["tags"])
 
     digest = hashlib.sha256()
@@ -118,7 +118,7 @@ def report_unseen_tags(splits: dict[str, list[Sentence]], tags: list[str]) -> li
     unseen = sorted({tag for counts in places.values() for tag in counts} - set(tags))
     for tag in unseen:
         where = ", ".join(f"{counts[tag]} in {split}" for split, counts in places.items() if counts[tag])
-        why = "rarer than --min_count_tag, learnt as O" if tag in places["train"] else "not in train"
+        why = f"rarer than --min_count_tag, learnt as {tags[0]}" if tag in places["train"] else "not in train"
         logger.warning("Tag %s (%s): %s, so it will not be predicted.", tag, where, why)
     return unseen
 
@@ -143,23 +143,18 @@ def report(splits: dict[str, list[Sentence]], vocabularies: dict[str, list[str]]
 def read_raw(path: Path, encoding: str | None) -> dict[str, list[Sentence]]:
     """The sentences of each split, from any of the layouts that are understood. Raises UserError."""
     if path.is_file():
-        read = read_csv if path.suffix.lower() == ".csv" else read_columns
-        return split_in_order(read(path, encoding), path)
+        return split_in_order(read_file(path, encoding), path)
     if not path.is_dir():
         raise UserError(f"{path}: no such file or folder. {EXPECTED}")
-    tables = sorted(file for file in path.iterdir() if file.suffix.lower() == ".csv")
-    folders = find_splits([entry for entry in path.iterdir() if entry.is_dir()], ("",))
-    folders = {split: folder for split, folder in folders.items() if any(folder.glob("*.txt"))}
-    files = find_splits([entry for entry in path.iterdir() if entry.is_file()], ENDINGS)
-    if folders:
-        read, places = (lambda place: read_pair(place, encoding)), folders
-    elif files:
-        read, places = (lambda place: list(read_columns(place, encoding))), files
-    elif tables:
-        table = next((file for file in tables if file.name == "ner_dataset.csv"), tables[0])
-        return split_in_order(read_csv(table, encoding), table)
-    else:
-        raise UserError(f"{path}: no tagged text in it. {EXPECTED}")
+    entries = sorted(entry for entry in path.iterdir() if not entry.name.startswith("."))
+    folders = find_splits([entry for entry in entries if any(entry.glob("*.txt"))], ("",))
+    places = folders or find_splits([entry for entry in entries if entry.is_file()], ENDINGS)
+    if not places:
+        tables = [entry for entry in entries if entry.suffix.lower() == ".csv"]
+        if not tables:
+            raise UserError(f"{path}: no tagged text in it. {EXPECTED}")
+        table = next((table for table in tables if table.name == "ner_dataset.csv"), tables[0])
+        return split_in_order(read_file(table, encoding), table)
     missing = [split for split in SPLITS if split not in places]
     if missing:
         raise UserError(
@@ -167,18 +162,26 @@ def read_raw(path: Path, encoding: str | None) -> dict[str, list[Sentence]]:
             + "; ".join(f"{split} may be named {', '.join(NAMES[split])}" for split in missing)
             + ", before any of the usual endings."
         )
-    return {split: read(places[split]) for split in SPLITS}
+    read = read_pair if folders else read_file
+    return {split: read(places[split], encoding) for split in SPLITS}
+
+
+def read_file(path: Path, encoding: str | None) -> list[Sentence]:
+    sentences = list((read_csv if path.suffix.lower() == ".csv" else read_columns)(path, encoding))
+    if not sentences:
+        raise UserError(f"{path}: no sentence in it.")
+    return sentences
 
 
 def find_splits(entries: list[Path], endings: tuple[str, ...]) -> dict[str, Path]:
     """Which of `entries` is which split: `dev.conll`, or `eng.testa`. Raises UserError when two are the same."""
     found: dict[str, Path] = {}
-    for entry in sorted(entries):
+    for entry in entries:
         name = entry.name.lower()
         stems = [name[: len(name) - len(ending)] for ending in endings if name.endswith(ending)]
         words = {re.split(r"[._-]", stem)[-1] for stem in stems}
         split = next((split for split, names in NAMES.items() if words & set(names)), None)
-        if split is None or name.startswith("."):
+        if split is None:
             continue
         if split in found:
             raise UserError(f"{entry.parent}: {found[split].name} and {entry.name} are both {split}. Rename one of them.")
@@ -186,12 +189,11 @@ def find_splits(entries: list[Path], endings: tuple[str, ...]) -> dict[str, Path
     return found
 
 
-def split_in_order(sentences: Iterator[Sentence], path: Path) -> dict[str, list[Sentence]]:
-    all_of_them = list(sentences)
-    ends = [int(TRAIN_SHARE * len(all_of_them)), int((TRAIN_SHARE + VAL_SHARE) * len(all_of_them))]
-    splits = {"train": all_of_them[: ends[0]], "val": all_of_them[ends[0] : ends[1]], "test": all_of_them[ends[1] :]}
+def split_in_order(sentences: list[Sentence], path: Path) -> dict[str, list[Sentence]]:
+    ends = [int(TRAIN_SHARE * len(sentences)), int((TRAIN_SHARE + VAL_SHARE) * len(sentences))]
+    splits = {"train": sentences[: ends[0]], "val": sentences[ends[0] : ends[1]], "test": sentences[ends[1] :]}
     if not all(splits.values()):
-        raise UserError(f"{path}: {len(all_of_them)} sentences are too few to split into train, val and test.")
+        raise UserError(f"{path}: {len(sentences)} sentences are too few to split into train, val and test.")
     return splits
 
 

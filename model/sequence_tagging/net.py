@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from model.layers.characters import CharCNN, CharRNN
+from model.layers.characters import CharCNN, CharRNN, make_embedding
 from model.layers.crf import CRF
 from model.layers.recurrent import LockedDropout, RecurrentEncoder
 from model.metrics import Metric, count_correct, num_items, ratio
@@ -35,7 +35,7 @@ class Net(nn.Module):
         super().__init__()
         self.params = params
         self.tags = params.data.tags
-        self.embedding = nn.Embedding(len(params.vocabulary) + UNK + 1, params.embedding_dim, padding_idx=PAD)
+        self.embedding = make_embedding(len(params.vocabulary) + UNK + 1, params.embedding_dim)
         word_dim = params.embedding_dim
         self.chars: CharCNN | CharRNN | None = None
         if params.char_features != "none":

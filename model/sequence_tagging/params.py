@@ -31,8 +31,8 @@ class Params(TrainingParams):
     )
 
     embedding_dim: int = Field(50, ge=1, description="Size of a word's vector.")
-    pretrained_embeddings: str | None = Field(
-        None, description="Text file of word vectors (GloVe, word2vec, fastText) to begin with."
+    pretrained_embeddings: str = Field(
+        "", description="Text file of word vectors to begin with (GloVe, word2vec, fastText); none if empty."
     )
     lowercase_words: bool = Field(False, description="Words are looked up in lower case; characters keep theirs.")
     fold_digits: bool = Field(False, description="Words are looked up with every digit as 0; characters keep theirs.")

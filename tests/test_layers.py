@@ -1,0 +1,193 @@
+"""model/layers: the CRF against brute force, encoders against torch's own and against padding."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
+
+from model.layers.characters import CharCNN, CharRNN
+from model.layers.crf import RULED_OUT, CRF
+from model.layers.recurrent import LockedDropout, RecurrentEncoder
+
+# ------------------------------------------------------------------------------------------------- CRF
+
+
+@st.composite
+def crfs(draw: st.DrawFn) -> tuple[CRF, Tensor, Tensor]:
+    """A CRF of 2 to 4 tags, some transitions forbidden; logits of sentences of 1 to 5 words; their lengths."""
+    num_tags = draw(st.integers(2, 4))
+    lengths = draw(st.lists(st.integers(1, 5), min_size=1, max_size=3))
+    generator = torch.Generator().manual_seed(draw(st.integers(0, 2**31)))
+    forbidden = torch.rand(num_tags, num_tags, generator=generator) < draw(st.sampled_from([0.0, 0.3]))
+    forbidden[:, 0] = False  # there is always a way
+    forbidden_first = torch.rand(num_tags, generator=generator) < 0.3
+    forbidden_first[0] = False
+    crf = CRF(num_tags, forbidden, forbidden_first).double()
+    for parameter in crf.parameters():
+        parameter.data.normal_(generator=generator)
+    logits = 3 * torch.randn(len(lengths), max(lengths), num_tags, generator=generator, dtype=torch.float64)
+    return crf, logits, torch.tensor(lengths)
+
+
+@torch.no_grad()
+def every_path(crf: CRF, logits: Tensor) -> dict[tuple[int, ...], float]:
+    """The score of every tag sequence of one sentence (length x num_tags), added up by hand."""
+    scores = {}
+    for path in itertools.product(range(logits.shape[1]), repeat=len(logits)):
+        score = float(crf.first[path[0]] + crf.last[path[-1]])
+        score = RULED_OUT + float(crf.last[path[-1]]) if crf.forbidden_first[path[0]] else score
+        score += sum(float(logits[step, tag]) for step, tag in enumerate(path))
+        for a, b in itertools.pairwise(path):
+            score += RULED_OUT if crf.forbidden[a, b] else float(crf.transition[a, b])
+        scores[path] = score
+    return scores
+
+
+@given(crfs())
+def test_crf_equals_brute_force(case: tuple[CRF, Tensor, Tensor]) -> None:
+    crf, logits, lengths = case
+    partition, decoded = crf.log_partition(logits, lengths), crf.decode(logits, lengths)
+    for i, length in enumerate(lengths.tolist()):
+        scores = every_path(crf, logits[i, :length])
+        expected = torch.tensor(list(scores.values()), dtype=torch.float64).logsumexp(0)
+        torch.testing.assert_close(partition[i], expected, atol=1e-9, rtol=0)
+        best = max(scores, key=lambda path: scores[path])
+        assert scores[tuple(decoded[i, :length].tolist())] == pytest.approx(scores[best], abs=1e-9)
+        assert not any(crf.forbidden[a, b] for a, b in itertools.pairwise(decoded[i, :length].tolist()))
+        assert not crf.forbidden_first[decoded[i, 0]]
+
+
+@given(crfs(), st.data())
+def test_crf_likelihoods_are_probabilities(case: tuple[CRF, Tensor, Tensor], data: st.DataObject) -> None:
+    """Of one sentence they add up to 1 over all tag sequences, whatever lies behind its length."""
+    crf, logits, lengths = case
+    i = data.draw(st.integers(0, len(lengths) - 1))
+    paths = torch.tensor(list(itertools.product(range(logits.shape[2]), repeat=int(lengths[i]))))
+    behind = torch.full((len(paths), logits.shape[1] - int(lengths[i])), -1)
+    likelihoods = crf.log_likelihood(
+        logits[i].expand(len(paths), -1, -1), torch.cat([paths, behind], 1), lengths[i].expand(len(paths))
+    )
+    torch.testing.assert_close(likelihoods.exp().sum(), torch.tensor(1.0, dtype=torch.float64))
+
+
+def test_crf_gradients() -> None:
+    torch.manual_seed(0)
+    forbidden = torch.tensor([[False, False, True], [False, False, False], [True, False, False]])
+    crf = CRF(3, forbidden, torch.tensor([False, False, True])).double()
+    logits = torch.randn(3, 4, 3, dtype=torch.float64, requires_grad=True)
+    tags, lengths = torch.tensor([[0, 1, 2, 2], [1, 0, -1, -1], [0, -1, -1, -1]]), torch.tensor([4, 2, 1])
+
+    def likelihood(logits: Tensor, *parameters: Tensor) -> Tensor:
+        names = [name for name, _ in crf.named_parameters()]
+        return torch.func.functional_call(_Likelihood(crf), dict(zip((f"crf.{n}" for n in names), parameters, strict=True)), (logits, tags, lengths))
+
+    assert torch.autograd.gradcheck(likelihood, (logits, *crf.parameters()))
+    crf.log_likelihood(logits, tags, lengths).sum().backward()
+    assert logits.grad is not None
+    assert (logits.grad[1, 2:] == 0).all()  # what lies behind a sentence
+    assert (logits.grad[2, 1:] == 0).all()
+
+
+class _Likelihood(nn.Module):
+    def __init__(self, crf: CRF):
+        super().__init__()
+        self.crf = crf
+
+    def forward(self, *arguments: Any) -> Tensor:
+        return self.crf.log_likelihood(*arguments)
+
+
+def test_crf_stays_finite() -> None:
+    """With scores as wide apart as a run that goes astray makes them."""
+    crf = CRF(3, torch.tensor([[False, True, True]] * 3))
+    logits = (1e4 * torch.randn(2, 50, 3)).requires_grad_()
+    loss = -crf.log_likelihood(logits, torch.zeros(2, 50, dtype=torch.int64), torch.tensor([50, 20])).sum()
+    loss.backward()
+    assert loss.isfinite()
+    assert logits.grad is not None
+    assert logits.grad.isfinite().all()
+    assert crf.transition.grad is not None
+    assert crf.transition.grad.isfinite().all()
+
+
+# ------------------------------------------------------------------------------------------- recurrent
+
+LENGTHS = torch.tensor([5, 2, 7, 1])
+
+
+@pytest.mark.parametrize("cell", ["lstm", "gru", "rnn"])
+@pytest.mark.parametrize("bidirectional", [False, True])
+@pytest.mark.parametrize("num_layers", [1, 2])
+def test_encoder_is_torchs_with_packed_sequences(cell: Any, bidirectional: bool, num_layers: int) -> None:
+    torch.manual_seed(0)
+    theirs = {"lstm": nn.LSTM, "gru": nn.GRU, "rnn": nn.RNN}[cell](
+        6, 4, num_layers, batch_first=True, bidirectional=bidirectional
+    )
+    ours = RecurrentEncoder(cell, 6, 4, num_layers, bidirectional)
+    for name, parameter in theirs.named_parameters():  # weight_ih_l0, weight_ih_l0_reverse, ...
+        layers = ours.backwards if name.endswith("_reverse") else ours.forwards
+        layer, kind = int(name.split("_l")[1][0]), name.split("_l")[0]
+        getattr(layers[layer], f"{kind}_l0").data.copy_(parameter.data)
+    x = torch.randn(4, 7, 6)
+    packed = pack_padded_sequence(x, LENGTHS, batch_first=True, enforce_sorted=False)
+    expected, _ = pad_packed_sequence(theirs(packed)[0], batch_first=True)
+    inside = torch.arange(7) < LENGTHS[:, None]
+    torch.testing.assert_close(ours(x, LENGTHS)[inside], expected[inside])
+
+
+def test_locked_dropout_is_the_same_at_every_step() -> None:
+    torch.manual_seed(0)
+    layer = LockedDropout(0.5)
+    x = torch.ones(50, 9, 40)
+    y = layer(x)
+    assert (y == y[:, :1]).all()
+    assert set(y.unique().tolist()) == {0.0, 2.0}
+    assert y.mean() == pytest.approx(1, abs=0.1)
+    assert not (y[0] == y[1]).all()
+    assert torch.equal(layer.eval()(x), x)
+
+
+@pytest.mark.parametrize("cell", ["lstm", "gru", "rnn"])
+def test_recurrent_dropout(cell: Any) -> None:
+    """Only in training, only of the state: the first step has none to lose. Gradients reach the weights."""
+    torch.manual_seed(0)
+    encoder = RecurrentEncoder(cell, 6, 4, bidirectional=True, recurrent_dropout=0.5)
+    x, lengths = torch.randn(1, 7, 6), torch.tensor([7])
+    first, second = encoder(x, lengths), encoder(x, lengths)
+    torch.testing.assert_close(first[:, 0, :4], second[:, 0, :4])
+    assert not torch.allclose(first[:, 1:], second[:, 1:])
+    first.sum().backward()
+    assert all(parameter.grad is not None and parameter.grad.any() for parameter in encoder.parameters())
+    encoder.eval()
+    assert torch.equal(encoder(x, lengths), encoder(x, lengths))
+
+
+# ------------------------------------------------------------------------------------------ characters
+
+
+@pytest.mark.parametrize("encoder", [CharCNN, CharRNN])
+def test_a_word_does_not_depend_on_the_padding_behind_it(encoder: Any) -> None:
+    torch.manual_seed(0)
+    layer = encoder(20, 5, 6)
+    words = [torch.randint(1, 20, (length,)) for length in (1, 4, 9)]
+    padded = nn.utils.rnn.pad_sequence(words, batch_first=True)
+    together = layer(nn.functional.pad(padded, (0, 3)))
+    for word, expected in zip(words, together, strict=True):
+        torch.testing.assert_close(layer(word[None])[0], expected)
+
+
+def test_both_ends_of_a_word_reach_the_char_lstm() -> None:
+    torch.manual_seed(0)
+    layer = CharRNN(20, 5, 6)
+    word = torch.tensor([[3, 4, 5, 6]])
+    for position in (0, 3):
+        other = word.clone()
+        other[0, position] = 9
+        assert (layer(other) - layer(word)).abs().min() > 0  # every feature of both directions
