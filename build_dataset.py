@@ -125,9 +125,7 @@ def main() -> None:
         task.build(args, folder)
     print(f"Built {args.output_dir}. Next, for example:")
     name = Path(args.output_dir).name
-    print(
-        f"  python train.py --model_dir experiments/{name} --base {args.base} --data_dir {args.output_dir}"
-    )
+    print(f"  python train.py --model_dir experiments/{name} --base {args.base} --data_dir {args.output_dir}")
 
 
 if __name__ == "__main__":

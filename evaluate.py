@@ -73,7 +73,9 @@ def main() -> None:
     for name in params.data.decides_network:
         trained_on, now = checkpoint.get("data", {}).get(name), getattr(params.data, name)
         if trained_on not in (None, now):
-            raise UserError(f"{params.data_dir}: {name}: {now!s:.200}, but {path} was trained with {trained_on!s:.200}.")
+            raise UserError(
+                f"{params.data_dir}: {name} is {now!s:.200}, but {path} was trained with {trained_on!s:.200}."
+            )
     check_writable(model_dir)
     set_logger(model_dir / "evaluate.log")
 

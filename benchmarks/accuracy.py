@@ -1,6 +1,7 @@
-"""Accuracy on the test split, over seeds, and the wall time of the whole train.py process.
+"""What an experiment is judged by (accuracy, or entity F1) on the test split, over seeds; wall time of train.py.
 
     python -m benchmarks.accuracy --data_dir data/64x64_SIGNS
+    python -m benchmarks.accuracy --data_dir data/ner --base experiments/ner_bilstm_crf
 
 Trains each --base experiment from scratch with each seed by running `python train.py`, then `python evaluate.py`, as a
 user would. The weights are those that the validation split chose.
@@ -41,7 +42,7 @@ def main() -> None:
 
     print(describe_hardware())
     for base in args.base:
-        accuracies, seconds = [], []
+        scores, seconds = [], []
         for seed in args.seeds:
             with tempfile.TemporaryDirectory() as folder:
                 model_dir = Path(folder) / "experiment"
@@ -49,16 +50,17 @@ def main() -> None:
                 seconds.append(run("train.py", *where, "--base", base, "--set", f"seed={seed}", *args.set))
                 run("evaluate.py", *where)
                 test = json.loads((model_dir / "metrics_test_best_weights.json").read_text())
+                name = json.loads((model_dir / "run.json").read_text())["monitor"]
                 val = json.loads((model_dir / "metrics_eval_best_weights.json").read_text())
-            accuracies.append(test["accuracy"])
+            scores.append(test[name])
             print(
-                f"  seed {seed}: test accuracy {test['accuracy']:.4f} (loss {test['loss']:.4f}), "
-                f"val {val['accuracy']:.4f} after epoch {val['epoch']}, {seconds[-1]:.1f} s",
+                f"  seed {seed}: test {name} {test[name]:.4f} (loss {test['loss']:.4f}), "
+                f"val {val[name]:.4f} after epoch {val['epoch']}, {seconds[-1]:.1f} s",
                 flush=True,
             )
         print(
-            f"{base} {' '.join(args.set)}: test accuracy {statistics.mean(accuracies):.4f} "
-            f"({min(accuracies):.4f} to {max(accuracies):.4f}), train.py {statistics.median(seconds):.1f} s, "
+            f"{base} {' '.join(args.set)}: test {name} {statistics.mean(scores):.4f} "
+            f"({min(scores):.4f} to {max(scores):.4f}), train.py {statistics.median(seconds):.1f} s, "
             f"{len(args.seeds)} seeds",
             flush=True,
         )

@@ -195,7 +195,13 @@ NAMES_OF_TYPES = {
     "array": "a list",
     "object": "an object",
 }
-NAMES_OF_BOUNDS = {"minimum": ">=", "exclusiveMinimum": ">", "maximum": "<=", "exclusiveMaximum": "<", "multipleOf": "a multiple of"}
+NAMES_OF_BOUNDS = {
+    "minimum": ">=",
+    "exclusiveMinimum": ">",
+    "maximum": "<=",
+    "exclusiveMaximum": "<",
+    "multipleOf": "a multiple of",
+}
 
 
 def describe(schema: Mapping[str, Any]) -> str:

@@ -71,7 +71,9 @@ def test_scores_of_a_worked_example() -> None:
 
 
 def test_no_entities_is_no_division_by_zero() -> None:
-    counts = count_entities(torch.zeros(1, 3, dtype=torch.int64), torch.zeros(1, 3, dtype=torch.int64), *describe_tags(["O"]))
+    counts = count_entities(
+        torch.zeros(1, 3, dtype=torch.int64), torch.zeros(1, 3, dtype=torch.int64), *describe_tags(["O"])
+    )
     assert (precision(counts), recall(counts), f1(counts)) == (0, 0, 0)
 
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from model.layers.characters import CharCNN, CharRNN
-from model.layers.crf import RULED_OUT, CRF
+from model.layers.crf import CRF, RULED_OUT
 from model.layers.recurrent import LockedDropout, RecurrentEncoder
 
 # ------------------------------------------------------------------------------------------------- CRF
@@ -86,7 +86,9 @@ def test_crf_gradients() -> None:
 
     def likelihood(logits: Tensor, *parameters: Tensor) -> Tensor:
         names = [name for name, _ in crf.named_parameters()]
-        return torch.func.functional_call(_Likelihood(crf), dict(zip((f"crf.{n}" for n in names), parameters, strict=True)), (logits, tags, lengths))
+        return torch.func.functional_call(
+            _Likelihood(crf), dict(zip((f"crf.{n}" for n in names), parameters, strict=True)), (logits, tags, lengths)
+        )
 
     assert torch.autograd.gradcheck(likelihood, (logits, *crf.parameters()))
     crf.log_likelihood(logits, tags, lengths).sum().backward()

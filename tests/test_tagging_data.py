@@ -63,7 +63,9 @@ def in_columns(sentences: Sentences, separator: str = " ", middle: str = "NN") -
     )
 
 
-def write_columns(folder: Path, names: tuple[str, str, str] = ("train.txt", "valid.txt", "test.txt"), **options: Any) -> Path:
+def write_columns(
+    folder: Path, names: tuple[str, str, str] = ("train.txt", "valid.txt", "test.txt"), **options: Any
+) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     for name in names:
         (folder / name).write_text(in_columns(FEW, **options), encoding="utf-8")
@@ -154,7 +156,10 @@ words = st.text(
 ).filter(lambda word: not word.startswith(("-DOCSTART-", "#")))
 
 
-@given(st.lists(st.lists(words, min_size=1, max_size=4), min_size=1, max_size=4), st.sampled_from(["csv", "columns", "pairs"]))
+@given(
+    st.lists(st.lists(words, min_size=1, max_size=4), min_size=1, max_size=4),
+    st.sampled_from(["csv", "columns", "pairs"]),
+)
 def test_any_unicode_survives(tmp_path_factory: pytest.TempPathFactory, texts: list[list[str]], layout: str) -> None:
     folder = tmp_path_factory.mktemp("unicode")
     sentences = [[(word, "O") for word in text] for text in texts]
@@ -179,7 +184,16 @@ def test_any_unicode_survives(tmp_path_factory: pytest.TempPathFactory, texts: l
 
 
 def test_non_breaking_space_emoji_and_right_to_left(tmp_path: Path) -> None:
-    sentences = [[("10\u00a0000", "O"), ("\u00a0", "O"), ("👩\u200d👩", "B-x"), ("\u202bשלום", "O"), ("\u2028", "O"), ("x\x85y", "O")]]
+    sentences = [
+        [
+            ("10\u00a0000", "O"),
+            ("\u00a0", "O"),
+            ("👩\u200d👩", "B-x"),
+            ("\u202b\u05e9\u05dc\u05d5\u05dd", "O"),
+            ("\u2028", "O"),
+            ("x\x85y", "O"),
+        ]
+    ]
     assert built(write_csv(tmp_path / "a.csv", sentences * 10, "utf-8"), tmp_path / "out")["train"] == sentences * 7
 
 
@@ -341,7 +355,9 @@ def test_splits_that_are_missing_or_double(tmp_path: Path) -> None:
 def test_torn_columns(tmp_path: Path, line: str) -> None:
     raw = write_columns(tmp_path / "raw")
     break_file(raw / "train.txt", "one NN O", line)
-    refused(build(raw, tmp_path / "out"), f"{raw / 'train.txt'}, line 7: {len(line.split())} columns, expected 3: {line}")
+    refused(
+        build(raw, tmp_path / "out"), f"{raw / 'train.txt'}, line 7: {len(line.split())} columns, expected 3: {line}"
+    )
 
 
 # --------------------------------------------------------------------------------------------- batches
@@ -367,13 +383,13 @@ def test_little_is_padding_and_epochs_differ() -> None:
     """Lengths spread as in newspapers, mean 22 and deviation 8: less than 5 % of the computed positions."""
     lengths = np.random.default_rng(0).normal(22, 8, 5000).clip(2, 70).astype(int)
     sampler = BatchSampler(len(lengths), 32, True, 230, lengths)
-    first, second = [], []
-    for epoch, batches in ((0, first), (1, second)):
+    together = []
+    for epoch in (0, 1):
         sampler.set_epoch(epoch)
-        batches += [batch.indices for batch in sampler]
+        batches = [batch.indices for batch in sampler]
         computed = sum(len(batch) * lengths[batch].max() for batch in batches)
         assert lengths.sum() / computed > 0.95
         means = [lengths[batch].mean() for batch in batches]
         assert abs(np.corrcoef(means, range(len(means)))[0, 1]) < 0.2  # not from short to long
-    together = [{frozenset(batch.tolist()) for batch in batches} for batches in (first, second)]
+        together.append({frozenset(batch.tolist()) for batch in batches})
     assert not together[0] & together[1]

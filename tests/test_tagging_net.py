@@ -55,7 +55,9 @@ def make_batch(sentences: list[list[list[int]]]) -> dict[str, torch.Tensor]:
 
 ARCHITECTURES = [
     dict(zip(("rnn", "bidirectional", "num_layers", "char_features", "crf"), values, strict=True))
-    for values in itertools.product(["lstm", "gru", "rnn"], [False, True], [1, 2], ["none", "cnn", "lstm"], [False, True])
+    for values in itertools.product(
+        ["lstm", "gru", "rnn"], [False, True], [1, 2], ["none", "cnn", "lstm"], [False, True]
+    )
 ]
 sentence = st.lists(st.lists(st.integers(1, 9), min_size=1, max_size=7), min_size=1, max_size=9)
 
@@ -160,7 +162,15 @@ def test_overfits_one_batch(crf: bool) -> None:
 
 def test_words_are_looked_up_as_asked() -> None:
     assert len(make_params().vocabulary) == len(VOCABULARY)
-    assert list(make_params(lowercase_words=True).vocabulary) == ["the", "kent", "paris", "1997", "1998", "unk", "<pad>"]
+    assert list(make_params(lowercase_words=True).vocabulary) == [
+        "the",
+        "kent",
+        "paris",
+        "1997",
+        "1998",
+        "unk",
+        "<pad>",
+    ]
     folded = make_params(fold_digits=True)
     assert folded.vocabulary[folded.normalize("2026")] == folded.vocabulary["0000"]
     assert "2026" not in make_params().vocabulary
@@ -198,7 +208,8 @@ def test_a_batch_is_what_the_files_say(tmp_path: Path) -> None:
     assert inputs["words"].tolist() == [[vocabulary["the"], vocabulary["Kent"], vocabulary["1997"]]]
     assert labels.tolist() == [[0, 3, 4]]
     spelt = [
-        "".join(chars[c - UNK - 1] for c in inputs["chars"][row].tolist() if c) for row in inputs["spellings"][0].tolist()
+        "".join(chars[c - UNK - 1] for c in inputs["chars"][row].tolist() if c)
+        for row in inputs["spellings"][0].tolist()
     ]
     assert spelt == ["the", "Kent", "1997"]
     inputs, labels = dataset[1]

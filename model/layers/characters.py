@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor, nn
 
@@ -12,23 +10,13 @@ from .recurrent import RecurrentEncoder
 PAD = 0
 
 
-def make_embedding(count: int, dim: int) -> nn.Embedding:
-    """`count` vectors of about unit length (Ma & Hovy 2016, section 3.1), that of PAD zero."""
-    embedding = nn.Embedding(count, dim, padding_idx=PAD)
-    bound = math.sqrt(3 / dim)
-    nn.init.uniform_(embedding.weight, -bound, bound)
-    with torch.no_grad():
-        embedding.weight[PAD] = 0
-    return embedding
-
-
 class CharCNN(nn.Module):
     """The strongest response of each filter anywhere in the word (Ma & Hovy 2016, "End-to-end sequence labeling via
     bi-directional LSTM-CNNs-CRF", section 2.1)."""
 
     def __init__(self, num_chars: int, embedding_dim: int, output_dim: int, dropout: float = 0.0, window: int = 3):
         super().__init__()
-        self.embedding = make_embedding(num_chars, embedding_dim)
+        self.embedding = nn.Embedding(num_chars, embedding_dim, padding_idx=PAD)
         self.dropout = nn.Dropout(dropout)
         self.conv = nn.Conv1d(embedding_dim, output_dim, window, padding=window // 2)
 
@@ -47,7 +35,7 @@ class CharRNN(nn.Module):
         super().__init__()
         if output_dim % 2:
             raise ValueError(f"output_dim is {output_dim}, and two directions must share it equally")
-        self.embedding = make_embedding(num_chars, embedding_dim)
+        self.embedding = nn.Embedding(num_chars, embedding_dim, padding_idx=PAD)
         self.dropout = nn.Dropout(dropout)
         self.encoder = RecurrentEncoder("lstm", embedding_dim, output_dim // 2, bidirectional=True)
 

@@ -12,8 +12,8 @@ class CRF(nn.Module):
     """Scores of whole tag sequences: of each tag at its word (the logits), of each tag after the one before it, of the
     first tag and of the last (Lample et al. 2016, "Neural architectures for named entity recognition", equation 1).
 
-    In all methods, `logits` are batch_size x length x num_tags, `lengths` batch_size numbers from 1 to length. What lies
-    behind a sequence's length changes nothing.
+    In all methods, `logits` are batch_size x length x num_tags, `lengths` batch_size numbers from 1 to length. What
+    lies behind a sequence's length changes nothing.
 
     Args:
         forbidden: num_tags x num_tags; True at [i, j] where tag j never follows tag i.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -82,7 +82,7 @@ class RecurrentEncoder(nn.Module):
             x = y
         return x
 
-    def _run(self, layer: nn.Module, x: Tensor) -> Tensor:
+    def _run(self, layer: Any, x: Tensor) -> Tensor:
         if not self.training or not self.recurrent_dropout:
             return layer(x)[0]
         weight = layer.weight_hh_l0  # gates*hidden_dim x hidden_dim

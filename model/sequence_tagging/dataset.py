@@ -11,7 +11,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from utils import UserError, save_json, write_atomically
 
@@ -128,7 +128,8 @@ def report(splits: dict[str, list[Sentence]], vocabularies: dict[str, list[str]]
     seen = {tuple(sentence.words) for sentence in splits["train"]}
     for split, sentences in splits.items():
         words = [word for sentence in sentences for word in sentence.words]
-        parts = [f"{len(sentences):,} sentences of up to {max(len(s.words) for s in sentences)} words, {len(words):,} in all"]
+        longest = max(len(sentence.words) for sentence in sentences)
+        parts = [f"{len(sentences):,} sentences of up to {longest} words, {len(words):,} in all"]
         parts.append(f"{sum(len(find_entities(s.tags)) for s in sentences):,} entities")
         if split != "train":
             parts.append(f"{sum(word not in known for word in words) / len(words):.1%} unknown words")
@@ -184,7 +185,8 @@ def find_splits(entries: list[Path], endings: tuple[str, ...]) -> dict[str, Path
         if split is None:
             continue
         if split in found:
-            raise UserError(f"{entry.parent}: {found[split].name} and {entry.name} are both {split}. Rename one of them.")
+            first = found[split].name
+            raise UserError(f"{entry.parent}: {first} and {entry.name} are both {split}. Rename one of them.")
         found[split] = entry
     return found
 
@@ -275,7 +277,7 @@ def read_csv(path: Path, encoding: str | None) -> Iterator[Sentence]:
     report_dropped(path, dropped)
 
 
-def checked_rows(reader: Iterator[list[str]], path: Path) -> Iterator[list[str]]:
+def checked_rows(reader: Any, path: Path) -> Iterator[list[str]]:
     try:
         yield from reader
     except csv.Error as error:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from functools import lru_cache
+from functools import cache
 from typing import NamedTuple
 
 OUTSIDE = "O"
@@ -17,7 +17,7 @@ TAG = re.compile(r"([BIESLUM])(?:-(.*))?", re.DOTALL)
 SAME_AS = {"L": "E", "U": "S", "M": "I"}  # BILOU and BMES, in the letters of IOBES
 
 
-@lru_cache(maxsize=None)
+@cache
 def parse(tag: str) -> tuple[str, str]:
     """`B-per` -> ("B", "per"). A tag that is no part of any scheme, such as `NN`, is an entity of one word."""
     if tag == OUTSIDE:

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from model.layers.characters import CharCNN, CharRNN, make_embedding
+from model.layers.characters import CharCNN, CharRNN
 from model.layers.crf import CRF
 from model.layers.recurrent import LockedDropout, RecurrentEncoder
 from model.metrics import Metric, count_correct, num_items, ratio
@@ -25,17 +25,17 @@ logger = logging.getLogger(__name__)
 class Net(nn.Module):
     """A sentence in, scores of the tags of each of its words out.
 
-    Word vectors, if asked for joined by what the characters of the word say, go through recurrent layers; a linear layer
-    scores the tags. With all parameters at their defaults it is the tagger of the CS230 notes; with characters, both
-    directions and a CRF that of Lample et al. (2016) or Ma & Hovy (2016), with the dropout of Reimers & Gurevych (2017,
-    "Optimal hyperparameters for deep LSTM-networks for sequence labeling tasks").
+    Word vectors, joined by what the characters of the word say if that is asked for, go through recurrent layers; a
+    linear layer scores the tags. With all parameters at their defaults it is the tagger of the CS230 notes; with
+    characters, both directions and a CRF that of Lample et al. (2016) or Ma & Hovy (2016), with the dropout of Reimers
+    & Gurevych (2017, "Optimal hyperparameters for deep LSTM-networks for sequence labeling tasks").
     """
 
     def __init__(self, params: Params):
         super().__init__()
         self.params = params
         self.tags = params.data.tags
-        self.embedding = make_embedding(len(params.vocabulary) + UNK + 1, params.embedding_dim)
+        self.embedding = nn.Embedding(len(params.vocabulary) + UNK + 1, params.embedding_dim, padding_idx=PAD)
         word_dim = params.embedding_dim
         self.chars: CharCNN | CharRNN | None = None
         if params.char_features != "none":

@@ -36,9 +36,7 @@ class Params(TrainingParams):
     )
     lowercase_words: bool = Field(False, description="Words are looked up in lower case; characters keep theirs.")
     fold_digits: bool = Field(False, description="Words are looked up with every digit as 0; characters keep theirs.")
-    word_dropout: float = Field(
-        0.0, ge=0, lt=1, description="Probability of training on a word as if it were unknown."
-    )
+    word_dropout: float = Field(0.0, ge=0, lt=1, description="Probability of training on a word as if it were unknown.")
     char_features: Literal["none", "cnn", "lstm"] = Field("none", description="What reads the characters of a word.")
     char_embedding_dim: int = Field(25, ge=1, description="Size of a character's vector.")
     char_hidden_dim: int = Field(
@@ -78,18 +76,18 @@ class DataParams(SharedDataParams):
     num_tags: int = Field(ge=1)
     num_chars: int = Field(ge=1)
     unseen_tags: list[str]  # that only val or test have: never predicted, and counted as what they are
-    words: list[str] = []  # of train, the most frequent first
-    tags: list[str] = []
-    chars: list[str] = []
+    words: list[str] = Field([])  # of train, the most frequent first
+    tags: list[str] = Field([])
+    chars: list[str] = Field([])
 
     def complete(self, data_dir: Path) -> Self:
         """With the vocabularies. Raises UserError when one is not what was built."""
         lists: dict[str, Any] = {name: read_lines(data_dir / f"{name}.txt") for name in ("words", "tags", "chars")}
         for name, entries in lists.items():
-            expected = getattr(self, f"num_{name}")
-            if len(set(entries)) != expected or len(entries) != expected:
+            different, expected = len(set(entries)), getattr(self, f"num_{name}")
+            if different != expected or len(entries) != expected:
                 raise UserError(
-                    f"{data_dir / name}.txt: {len(entries)} lines, {len(set(entries))} of them different, but {expected}"
-                    " were built. Build the data set again with --overwrite."
+                    f"{data_dir / name}.txt: {len(entries)} lines, {different} of them different, but {expected} were"
+                    " built. Build the data set again with --overwrite."
                 )
         return self.model_copy(update=lists)

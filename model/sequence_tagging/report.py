@@ -44,11 +44,11 @@ class Report:
         sentences = [
             (words, [next(labels) for _ in words], predictions[i]) for i, words in enumerate(self.dataset.sentences)
         ]
-        blocks = ("".join(f"{' '.join(columns)}\n" for columns in zip(*sentence, strict=True)) for sentence in sentences)
-        write_atomically(model_dir / f"predictions_{name}.txt", "\n".join(blocks))
+        lines = [[" ".join(columns) for columns in zip(*sentence, strict=True)] for sentence in sentences]
+        write_atomically(model_dir / f"predictions_{name}.txt", "\n".join("\n".join(block) + "\n" for block in lines))
 
         correct, predicted, labelled = Counter[str](), Counter[str](), Counter[str]()
-        tagged = []
+        tagged: list[str] = []
         for words, label_tags, predicted_tags in sentences:
             right, found = find_entities(label_tags), find_entities(predicted_tags)
             labelled.update(entity.type for entity in right)

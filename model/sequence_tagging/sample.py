@@ -48,7 +48,7 @@ PATTERNS = [
     "In {tim} , {per} met {per} at the {org} office in {loc} .",
     "{loc} beat {loc} {number} to {number} .",
     "{claim} , {per} of {org} {verb} .",
-    "\" {claim} , \" {verb} {title} {per} .",
+    '" {claim} , " {verb} {title} {per} .',
     "{org} buys {org} for {number} million dollars",
     "{per} flew from {loc} to {loc} on {tim} .",
     "The mayor of {loc} thanked {org} and {per} .",
