@@ -1,4 +1,4 @@
-# make demo    see it work: draws a sample data set, trains two networks on it, evaluates, prints the table
+# make demo    see it work: makes sample photos and sentences, trains three networks, evaluates, prints the tables
 # make test    linters, type checks and all tests
 # Both set up .venv first.
 
@@ -16,6 +16,10 @@ demo: .venv/installed
 	$(RUN) train.py --model_dir experiments/demo/resnet --base experiments/signs_resnet --data_dir data/sample \
 		--set num_epochs=20 warmup_epochs=4
 	$(RUN) evaluate.py --model_dir experiments/demo/resnet
+	$(RUN) build_dataset.py --task sequence_tagging --sample --output_dir data/ner_sample --overwrite
+	$(RUN) train.py --model_dir experiments/demo/ner --base experiments/ner_bilstm_crf --data_dir data/ner_sample \
+		--set num_epochs=8
+	$(RUN) evaluate.py --model_dir experiments/demo/ner
 	$(RUN) synthesize_results.py --parent_dir experiments/demo
 
 test: .venv/installed-dev
@@ -39,4 +43,4 @@ docs: .venv/installed
 	@touch $@
 
 clean:
-	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis experiments/demo data/sample
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis experiments/demo data/sample data/ner_sample

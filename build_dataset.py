@@ -3,6 +3,7 @@
 python build_dataset.py                                      # data/SIGNS -> data/64x64_SIGNS
 python build_dataset.py --data_dir my_photos --output_dir data/my_photos
 python build_dataset.py --sample                             # no photos at hand: draw some
+python build_dataset.py --task sequence_tagging              # data/kaggle -> data/ner
 """
 
 from __future__ import annotations

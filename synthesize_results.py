@@ -1,4 +1,4 @@
-"""One table of all experiments below a folder, best first.
+"""A table of all experiments below a folder, best first; one for each task.
 
 python synthesize_results.py --parent_dir experiments
 python synthesize_results.py --parent_dir experiments --format csv --output results.csv
@@ -12,6 +12,7 @@ import io
 import json
 import math
 import os
+from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -163,9 +164,13 @@ def main() -> None:
     parent_dir = Path(args.parent_dir)
     if not parent_dir.is_dir():
         raise UserError(f"--parent_dir {parent_dir}: no such folder.")
-    header, rows = make_table(find_experiments(parent_dir))
-    table = FORMATS[args.format](header, rows)
-    print(table if rows or args.format != "markdown" else f"No experiments below {parent_dir}.")
+    groups = defaultdict(list)
+    for experiment in find_experiments(parent_dir):
+        # the columns of two tasks have little in common; but a program that reads the file wants one
+        groups["" if args.format in ("csv", "json") else experiment.params.get("task", "")].append(experiment)
+    write = FORMATS[args.format]
+    table = "\n\n".join(write(*make_table(group)) for group in groups.values() or [[]])
+    print(table if groups or args.format != "markdown" else f"No experiments below {parent_dir}.")
     if args.output:
         try:
             write_atomically(Path(args.output), table + "\n")

@@ -111,8 +111,8 @@ def check_params(file: JsonFile) -> Any:
 
 
 def task_of(names: Collection[str]) -> str:
-    """The task of a params.json that does not say: the first that has all of the parameters, or the first of all."""
-    return next((name for name in TASKS if set(names) <= Task(name).Params.model_fields.keys()), TASKS[0])
+    """The task of a params.json that does not say: the first of those that know most of its parameters."""
+    return max(TASKS, key=lambda name: len(set(names) & Task(name).Params.model_fields.keys()))
 
 
 def load_data_params(task: Task, data_dir: Path) -> Any:

@@ -1,4 +1,4 @@
-"""Every command of the README is run, on photos and experiments made small."""
+"""Every command of the README is run, on photos, text and experiments made small."""
 
 from __future__ import annotations
 
@@ -34,9 +34,17 @@ def project(tmp_path: Path) -> Path:
     for number, name in enumerate(("cat", "dog")):
         for i in range(20):
             draw_photo(project / "photos" / name / f"{i}.jpg", number)
+    sentences = "".join("Anna B-per\nleft O\nKent B-geo\n\n" for _ in range(20))
+    for split in ("train", "valid", "test"):
+        (project / "corpus").mkdir(exist_ok=True)
+        (project / "corpus" / f"{split}.txt").write_text(sentences)
+    (project / "data" / "kaggle").mkdir()
+    rows = "".join(f"Sentence: {i},Anna,NNP,B-per\n,left,VBD,O\n" for i in range(20))
+    (project / "data" / "kaggle" / "ner_dataset.csv").write_text("Sentence #,Word,POS,Tag\n" + rows)
     for path in project.glob("experiments/**/params.json"):
-        small = {**json.loads(path.read_text()), "num_epochs": 1, "warmup_epochs": 0, "num_channels": 4}
-        path.write_text(json.dumps(small))
+        values = json.loads(path.read_text())
+        smaller = {"lstm_hidden_dim": 4} if values.get("task") == "sequence_tagging" else {"num_channels": 4}
+        path.write_text(json.dumps({**values, "num_epochs": 1, "warmup_epochs": 0, **smaller}))
     return project
 
 

@@ -43,6 +43,21 @@ def test_best_first_named_by_path_with_what_differs(tmp_path: Path) -> None:
     assert found[0]["learning_rate"] == "0.01"
 
 
+def test_a_table_for_each_task(tmp_path: Path) -> None:
+    """Side by side they would be mostly empty; in a file for programs they are one."""
+    finished(tmp_path / "a", metrics={"accuracy": 0.5}, task="image_classification", augmentation=0.1)
+    finished(tmp_path / "b", metrics={"accuracy": 0.6}, task="image_classification", augmentation=0.2)
+    finished(tmp_path / "c", metrics={"f1": 0.7}, task="sequence_tagging")
+    images, text = table(tmp_path).strip().split("\n\n")
+    assert [line.split("|")[1].strip() for line in images.splitlines()[2:]] == ["b", "a"]
+    assert "augmentation" in images
+    assert "f1" not in images
+    assert "augmentation" not in text
+    assert "f1" in text
+    assert len(rows(tmp_path)) == 3
+    assert rows(tmp_path)[0].keys() >= {"accuracy", "f1", "augmentation"}
+
+
 def test_what_is_not_finished_shows_as_such(tmp_path: Path) -> None:
     finished(tmp_path / "done", metrics={"accuracy": 0.5, "epoch": 2})
     finished(tmp_path / "killed", "running", {"accuracy": 0.6, "epoch": 1})

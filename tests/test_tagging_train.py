@@ -187,7 +187,7 @@ def test_the_files_of_cs230_work_unchanged(tmp_path: Path, shared_text: Path) ->
     assert "finished" not in train_ok(tmp_path, "--data_dir", shared_text)
     assert run("evaluate", "--model_dir", tmp_path).status == 0
     (tmp_path / "params.json").write_text(json.dumps({**values, "lstm_hiden_dim": 5}))
-    refused(run("train", "--model_dir", tmp_path), "lstm_hiden_dim: unknown")
+    refused(run("train", "--model_dir", tmp_path), "1 problem\n", "Did you mean lstm_hidden_dim?")
 
 
 # ----------------------------------------------------------------------------------------------- refused

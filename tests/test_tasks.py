@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 import sys
@@ -53,10 +54,25 @@ def test_a_copied_task_works_and_the_original_may_go(project: Path, tmp_path: Pa
     assert "finished" in command(project, "synthesize_results.py", "--parent_dir", tmp_path / "experiments")
 
 
+def test_the_same_of_tagging(project: Path, tmp_path: Path) -> None:
+    model = project / "model"
+    shutil.move(model / "sequence_tagging", model / "galaxy_names")
+    shutil.rmtree(model / "image_classification")
+    set_tasks(project, "galaxy_names")
+    flags = ["--task", "galaxy_names", "--sample", "--output_dir", tmp_path / "built"]
+    assert "experiments/ner_lstm" in command(project, "build_dataset.py", *flags)
+    small = {"learning_rate": 0.01, "num_epochs": 1, "lstm_hidden_dim": 8, "data_dir": str(tmp_path / "built")}
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "params.json").write_text(json.dumps(small))
+    command(project, "train.py", "--model_dir", tmp_path / "a")
+    assert "per]" in command(project, "evaluate.py", "--model_dir", tmp_path / "a")
+
+
 def test_commands_know_no_task_by_name() -> None:
     for name in ("train.py", "evaluate.py", "synthesize_results.py"):
         text = (ROOT / name).read_text()
         assert "image_classification" not in text
+        assert "sequence_tagging" not in text
         assert "task ==" not in text
 
 
@@ -65,5 +81,12 @@ def test_what_each_command_imports() -> None:
     probe = (
         "import sys, {0}; print([m for m in ('torch', 'torchvision', 'matplotlib', 'tensorboard') if m in sys.modules])"
     )
-    for name, allowed in (("synthesize_results", []), ("build_dataset", []), ("train", ["torch"])):
+    modules = {
+        "synthesize_results": [],
+        "build_dataset": [],
+        "model.sequence_tagging.dataset": [],
+        "train": ["torch"],
+        "model.sequence_tagging.net, model.sequence_tagging.report": ["torch"],
+    }
+    for name, allowed in modules.items():
         assert command(ROOT, "-c", probe.format(name)).strip() == str(allowed)

@@ -133,7 +133,7 @@ def report(splits: dict[str, list[Sentence]], vocabularies: dict[str, list[str]]
         parts.append(f"{sum(len(find_entities(s.tags)) for s in sentences):,} entities")
         if split != "train":
             parts.append(f"{sum(word not in known for word in words) / len(words):.1%} unknown words")
-            parts.append(f"{sum(tuple(s.words) in seen for s in sentences):,} sentences are in train too")
+            parts.append(f"{sum(tuple(s.words) in seen for s in sentences):,} of the sentences in train too")
         logger.info("%s: %s", split, ", ".join(parts))
     logger.info("From train: %s", ", ".join(f"{len(entries):,} {name}" for name, entries in vocabularies.items()))
 
