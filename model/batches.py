@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler
 
 
 class Batch(NamedTuple):
@@ -64,6 +64,21 @@ class BatchSampler(Sampler[Any]):
         for start in starts.tolist():
             end = self.num_examples if start == last else start + self.batch_size
             yield Batch(self.epoch, torch.from_numpy(order[start:end]))
+
+
+def make_loader(
+    dataset: Dataset[Any], batch_sampler: BatchSampler, num_workers: int, pin_memory: bool
+) -> DataLoader[Any]:
+    """A loader of what `dataset.__getitems__` makes of each batch."""
+    return DataLoader(
+        dataset,
+        batch_sampler=batch_sampler,
+        collate_fn=identity,
+        generator=torch.Generator(),  # its own: the loader must not draw from the one that dropout draws from
+        num_workers=num_workers,
+        persistent_workers=num_workers > 0,
+        pin_memory=pin_memory,
+    )
 
 
 def make_rng(*key: int) -> np.random.Generator:

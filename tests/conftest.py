@@ -18,6 +18,7 @@ import torch
 from hypothesis import settings
 from PIL import Image
 
+import train
 from utils import run_command
 
 settings.register_profile("untimed", deadline=None)  # machines are shared and noisy
@@ -98,6 +99,22 @@ def assert_same_weights(first: Path, second: Path) -> None:
     a, b = last_checkpoint(first)["state_dict"], last_checkpoint(second)["state_dict"]
     assert a.keys() == b.keys()
     assert all(torch.equal(a[name], b[name]) for name in a)
+
+
+def interrupt_after_an_epoch(model_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Train `model_dir` and press Ctrl-C at the beginning of its second epoch."""
+    real, epochs = train.train, []
+
+    def interrupted(*arguments: Any) -> Any:
+        epochs.append(arguments)
+        if len(epochs) == 2:
+            raise KeyboardInterrupt
+        return real(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(train, "train", interrupted)
+        assert run("train", "--model_dir", model_dir).status == 130
+    assert read_json(model_dir / "run.json")["status"] == "interrupted"
 
 
 @pytest.fixture(scope="session")

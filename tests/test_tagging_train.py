@@ -11,11 +11,10 @@ from typing import Any
 import pytest
 import torch
 
-import train
 from model import load_experiment, read_params
 from model.sequence_tagging.entities import find_entities
 from model.sequence_tagging.sample import write_sentences
-from tests.conftest import ROOT, assert_same_weights, last_checkpoint, read_json, refused, run
+from tests.conftest import ROOT, assert_same_weights, interrupt_after_an_epoch, last_checkpoint, read_json, refused, run
 
 SMALL = {"num_epochs": 2, "batch_size": 16, "embedding_dim": 8, "lstm_hidden_dim": 8, "learning_rate": 0.02}
 SIZES = {"train": 100, "val": 30, "test": 31}
@@ -134,17 +133,7 @@ def test_interrupted_and_gone_on_is_bitwise_the_same(
 ) -> None:
     whole, parts = tagger("whole", num_epochs=3, **params), tagger("parts", num_epochs=3, num_workers=1, **params)
     train_ok(whole)
-    real, epochs = train.train, []
-
-    def interrupted(*arguments: Any) -> Any:
-        epochs.append(arguments)
-        if len(epochs) == 2:
-            raise KeyboardInterrupt
-        return real(*arguments)
-
-    monkeypatch.setattr(train, "train", interrupted)
-    assert run("train", "--model_dir", parts).status == 130
-    monkeypatch.setattr(train, "train", real)
+    interrupt_after_an_epoch(parts, monkeypatch)
     assert "Going on after epoch 1" in train_ok(parts)
     assert_same_weights(whole, parts)
     assert read_json(whole / "metrics_eval_best_weights.json") == read_json(parts / "metrics_eval_best_weights.json")

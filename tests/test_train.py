@@ -19,7 +19,16 @@ from PIL import Image
 import train
 from model import load_experiment
 from runs import best_epoch
-from tests.conftest import ROOT, assert_same_weights, draw_photo, last_checkpoint, read_json, refused, run
+from tests.conftest import (
+    ROOT,
+    assert_same_weights,
+    draw_photo,
+    interrupt_after_an_epoch,
+    last_checkpoint,
+    read_json,
+    refused,
+    run,
+)
 from utils import find_checkpoint, save_checkpoint
 
 Experiment = Callable[..., Path]
@@ -130,18 +139,7 @@ def test_interrupted_and_gone_on_is_bitwise_the_same(
     whole, parts = experiment("whole", **params), experiment("parts", **params)
     train_ok(whole)
 
-    real, calls = train.train, []
-
-    def interrupted(*arguments: Any) -> Any:
-        calls.append(arguments)
-        if len(calls) == 2:
-            raise KeyboardInterrupt
-        return real(*arguments)
-
-    monkeypatch.setattr(train, "train", interrupted)
-    assert run("train", "--model_dir", parts).status == 130
-    assert read_json(parts / "run.json")["status"] == "interrupted"
-    monkeypatch.setattr(train, "train", real)
+    interrupt_after_an_epoch(parts, monkeypatch)
     assert "Going on after epoch 1" in train_ok(parts)
 
     assert_same_weights(whole, parts)

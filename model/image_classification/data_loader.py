@@ -23,7 +23,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from model.batches import Batch, BatchSampler, identity, make_rng
+from model.batches import Batch, BatchSampler, make_loader, make_rng
 from utils import UserError, in_threads
 
 from .dataset import label_of, list_images
@@ -53,15 +53,9 @@ def fetch_dataloader(
         dataset = ImageDataset(Path(data_dir), split, params, augment=train)
         if not params.num_workers:
             dataset.to(torch.device(device))
-        loaders[split] = DataLoader(
-            dataset,
-            batch_sampler=BatchSampler(len(dataset), params.batch_size, shuffle=train, seed=params.seed),
-            collate_fn=identity,
-            generator=torch.Generator(),  # its own: the loader must not draw from the one that dropout draws from
-            num_workers=params.num_workers,
-            persistent_workers=params.num_workers > 0,
-            pin_memory=params.num_workers > 0 and torch.device(device).type == "cuda",
-        )
+        sampler = BatchSampler(len(dataset), params.batch_size, shuffle=train, seed=params.seed)
+        pin_memory = params.num_workers > 0 and torch.device(device).type == "cuda"
+        loaders[split] = make_loader(dataset, sampler, params.num_workers, pin_memory)
     return loaders
 
 

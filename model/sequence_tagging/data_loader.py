@@ -15,10 +15,10 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import DataLoader, Dataset
 
-from model.batches import Batch, BatchSampler, identity
+from model.batches import Batch, BatchSampler, make_loader
 from utils import UserError
 
-from .dataset import read_pair
+from .formats import read_pair
 from .params import PAD, UNK, Params
 
 LONGEST_WORD = 40  # characters; of a longer one, the beginning and the end are read
@@ -48,21 +48,10 @@ def fetch_dataloader(
     loaders: dict[str, DataLoader[Any]] = {}
     for split in splits:
         dataset = TaggingDataset(Path(data_dir), split, params)
-        loaders[split] = DataLoader(
-            dataset,
-            batch_sampler=BatchSampler(
-                len(dataset),
-                params.batch_size,
-                shuffle=split == "train" and not evaluating,
-                seed=params.seed,
-                lengths=dataset.lengths.numpy(),
-            ),
-            collate_fn=identity,
-            generator=torch.Generator(),  # its own: the loader must not draw from the one that dropout draws from
-            num_workers=params.num_workers,
-            persistent_workers=params.num_workers > 0,
-            pin_memory=torch.device(device).type == "cuda",
-        )
+        shuffle = split == "train" and not evaluating
+        sampler = BatchSampler(len(dataset), params.batch_size, shuffle, params.seed, dataset.lengths.numpy())
+        pin_memory = torch.device(device).type == "cuda"
+        loaders[split] = make_loader(dataset, sampler, params.num_workers, pin_memory)
     return loaders
 
 

@@ -13,7 +13,7 @@ from model.params import DataParams as SharedDataParams
 from model.params import TrainingParams
 from utils import UserError
 
-from .dataset import read_lines
+from .formats import read_lines
 
 if TYPE_CHECKING:
     from typing_extensions import Self

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from .dataset import Sentence
+from .formats import Sentence
 
 SIZES = {"train": 2000, "val": 400, "test": 400}
 
