@@ -18,10 +18,11 @@ from model.params import describe
 
 HEADER = """# Parameters
 
-Everything that a `params.json` may say, task by task. All have defaults. Written by `python -m docs.generate`.
+Everything that a `params.json` may say, task by task. All have defaults; a file that names no task is of the first task
+that knows its parameters. Written by `python -m docs.generate`.
 
 An editor completes and checks the file when its first line names the schema:
-`"$schema": "../../docs/image_classification.schema.json"`.
+`"$schema": "../../docs/image_classification.schema.json"`, or that of another task.
 """
 
 
@@ -31,6 +32,7 @@ def generate() -> dict[str, str]:
     for name in TASKS:
         schema = Task(name).Params.model_json_schema()
         schema["properties"]["$schema"] = {"type": "string"}
+        schema["properties"]["task"]["default"] = name  # what it is for files that these parameters are from
         files[f"{name}.schema.json"] = json.dumps(schema, indent=2) + "\n"
         rows = [
             [f"`{key}`", f"`{json.dumps(field['default'])}`", describe(field), field["description"]]
