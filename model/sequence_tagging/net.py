@@ -56,10 +56,10 @@ class Net(nn.Module):
         self.fc = nn.Linear(self.encoder.output_dim, len(self.tags))
         self.crf = CRF(len(self.tags), *forbidden_transitions(self.tags)) if params.crf else None
         # what the metrics need to know of each tag, those included that train does not have
-        begins, types = describe_tags([*self.tags, *params.data.unseen_tags])
-        self.begins: Tensor
+        continues, types = describe_tags([*self.tags, *params.data.unseen_tags])
+        self.continues: Tensor
         self.types: Tensor
-        self.register_buffer("begins", begins, persistent=False)
+        self.register_buffer("continues", continues, persistent=False)
         self.register_buffer("types", types, persistent=False)
 
     def forward(self, inputs: dict[str, Tensor]) -> Outputs:
@@ -76,7 +76,7 @@ class Net(nn.Module):
             x = torch.cat([x, spelt[inputs["spellings"]]], dim=2)  # batch_size x length x word_dim
         x = self.encoder(self.dropout(x), lengths)  # batch_size x length x directions*lstm_hidden_dim
         logits = self.fc(self.dropout(x)).float()  # batch_size x length x num_tags
-        return Outputs(logits, lengths, self.crf, self.begins, self.types)
+        return Outputs(logits, lengths, self.crf, self.continues, self.types)
 
     def drop_words(self, words: Tensor) -> Tensor:
         """Take some words of the vocabulary for unknown, wherever in the batch they stand (Gal & Ghahramani 2016,
@@ -108,18 +108,17 @@ def forbidden_transitions(tags: list[str]) -> tuple[Tensor, Tensor]:
 
 
 def describe_tags(tags: list[str]) -> tuple[Tensor, Tensor]:
-    """Whether each tag begins an entity whatever is before it, and the number of its type, -1 outside of all."""
+    """Whether each tag may go on with an entity, and the number of its entity's type, -1 outside of all.
+
+    Returns:
+        Two of num_tags + 1; the last, found at index -1, is for padding.
+    """
     parsed = [parse(tag) for tag in tags]
-    types = entity_types(tags)
+    types = sorted({kind for _, kind in parsed})
     return (
-        torch.tensor([prefix in "BS" for prefix, _ in parsed]),
-        torch.tensor([-1 if prefix == OUTSIDE else types.index(kind) for prefix, kind in parsed]),
+        torch.tensor([*(prefix == "I" for prefix, _ in parsed), False]),
+        torch.tensor([*(-1 if prefix == OUTSIDE else types.index(kind) for prefix, kind in parsed), -1]),
     )
-
-
-def entity_types(tags: list[str]) -> list[str]:
-    """The types of entities, sorted."""
-    return sorted({parse(tag)[1] for tag in tags if tag != OUTSIDE})
 
 
 class Outputs:
@@ -129,12 +128,12 @@ class Outputs:
         logits: batch_size x length x num_tags, float32
         lengths: batch_size
         crf: what scores sequences of tags on top of the logits, or None
-        begins, types: per tag, see `describe_tags`
+        continues, types: per tag, see `describe_tags`
     """
 
-    def __init__(self, logits: Tensor, lengths: Tensor, crf: CRF | None, begins: Tensor, types: Tensor):
+    def __init__(self, logits: Tensor, lengths: Tensor, crf: CRF | None, continues: Tensor, types: Tensor):
         self.logits, self.lengths, self.crf = logits, lengths, crf
-        self.begins, self.types = begins, types
+        self.continues, self.types = continues, types
 
     @cached_property
     def tags(self) -> Tensor:
@@ -160,50 +159,44 @@ def correct(outputs: Outputs, labels: Tensor) -> Tensor:
 
 
 def entities(outputs: Outputs, labels: Tensor) -> Tensor:
-    return count_entities(outputs.tags, labels, outputs.begins, outputs.types)
+    return count_entities(outputs.tags, labels, outputs.continues, outputs.types)
 
 
-def count_entities(predicted: Tensor, labels: Tensor, begins: Tensor, types: Tensor) -> Tensor:
+def count_entities(predicted: Tensor, labels: Tensor, continues: Tensor, types: Tensor) -> Tensor:
     """Entities found, predicted and labelled, as conlleval counts them: found is one with its exact words and its type.
 
     Args:
         predicted, labels: batch_size x length tags in IOB2, or broken; labels below 0 are padding.
-        begins, types: per tag, see `describe_tags`.
+        continues, types: per tag, see `describe_tags`.
 
     Returns:
-        3 x num_tags counts, by type: correct, predicted, labelled.
+        3 counts: correct, predicted, labelled.
     """
-    length = labels.shape[1]
-    tags = torch.stack([predicted, labels])  # 2 x batch_size x length
-    kind = types[tags].masked_fill(labels < 0, -1)  # the type of each word's entity
-    goes_on = torch.zeros_like(kind, dtype=torch.bool)  # with the entity of the word before
-    goes_on[..., 1:] = (kind[..., 1:] == kind[..., :-1]) & ~begins[tags[..., 1:]]
+    tags = torch.stack([predicted.masked_fill(labels < 0, -1), labels])  # 2 x batch_size x length, as all that follows
+    kind = types[tags]
+    goes_on = F.pad((kind[..., 1:] == kind[..., :-1]) & continues[tags[..., 1:]], (1, 0))  # with the word before
     starts = (kind >= 0) & ~goes_on
-    # the end of the entity of each word: the next word that does not go on with it
-    steps = torch.arange(length, device=tags.device)
-    stop = steps.where(~goes_on, length)
-    end = torch.full_like(stop, length)
-    end[..., :-1] = stop[..., 1:].flip(-1).cummin(-1).values.flip(-1)
-    correct = starts[0] & starts[1] & (kind[0] == kind[1]) & (end[0] == end[1])
-    num_tags = len(types)  # at least as many as types
-    cells = torch.stack([kind[1], *kind]).where(torch.stack([correct, *starts]), num_tags).flatten(1)
-    counts = torch.zeros(3, num_tags + 1, dtype=torch.int64, device=tags.device)
-    return counts.scatter_add_(1, cells, torch.ones_like(cells))[:, :-1]
+    steps = torch.arange(labels.shape[1] + 1, device=tags.device)
+    stops = steps.where(~F.pad(goes_on, (0, 1)), len(steps))  # where an entity cannot go on
+    end = stops[..., 1:].flip(-1).cummin(-1).values.flip(-1)  # the next such place
+    predicted_entity, labelled_entity = torch.stack([kind, end]).where(starts, -1).unbind(1)
+    correct = (predicted_entity == labelled_entity).all(0) & starts[0]
+    return torch.stack([correct, *starts]).sum(dim=(1, 2))
 
 
 def precision(counts: Tensor) -> float:
     """The share of the predicted entities that are right."""
-    return ratio(counts.sum(dim=1)[[0, 1]])
+    return ratio(counts[[0, 1]])
 
 
 def recall(counts: Tensor) -> float:
     """The share of the labelled entities that were found."""
-    return ratio(counts.sum(dim=1)[[0, 2]])
+    return ratio(counts[[0, 2]])
 
 
 def f1(counts: Tensor) -> float:
     """Their harmonic mean, 2 correct / (predicted + labelled) (van Rijsbergen 1979)."""
-    correct, predicted, labelled = counts.sum(dim=1)
+    correct, predicted, labelled = counts
     return ratio(torch.stack([2 * correct, predicted + labelled]))
 
 
