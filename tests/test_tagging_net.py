@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn.utils.rnn import pad_sequence
 
+from model.batches import Batch
 from model.sequence_tagging.data_loader import TaggingDataset
 from model.sequence_tagging.embeddings import read_embeddings
 from model.sequence_tagging.net import Net, Outputs, describe_tags, loss_fn, metrics
@@ -67,7 +68,7 @@ def test_a_sentence_gets_the_same_logits_in_any_company(
     sentences: Any, architecture: dict[str, Any], dropout: bool, seed: int
 ) -> None:
     torch.manual_seed(seed)
-    rates = dict.fromkeys(("dropout_rate", "recurrent_dropout", "word_dropout"), 0.5) if dropout else {}
+    rates = dict.fromkeys(("dropout_rate", "recurrent_dropout"), 0.5) if dropout else {}
     net = Net(make_params(**architecture, **rates)).eval()
     together = net(make_batch(sentences))
     for i, alone in enumerate(sentences):
@@ -178,19 +179,6 @@ def test_words_are_looked_up_as_asked() -> None:
     assert Net(folded).embedding.num_embeddings == len(VOCABULARY) - 1 + 2
 
 
-def test_word_dropout_trains_the_unknown_word() -> None:
-    torch.manual_seed(0)
-    net = Net(make_params(word_dropout=0.5))
-    words = torch.tensor([[2, 3, 2, PAD], [3, 2, 4, 5]])
-    drawn = torch.stack([net.drop_words(words) for _ in range(200)])
-    assert (drawn[:, 0, 3] == PAD).all()
-    assert (drawn == UNK).float().mean() == pytest.approx(0.5 * 7 / 8, abs=0.05)
-    assert ((drawn[:, 0, 0] == UNK) == (drawn[:, 1, 1] == UNK)).all()  # the same word everywhere
-    inputs = {"words": words, "lengths": torch.tensor([3, 4])}
-    while not (net.embedding.weight.grad is not None and net.embedding.weight.grad[UNK].any()):
-        loss_fn(net(inputs), torch.tensor([[0, 0, 0, -1], [0, 0, 0, 0]])).backward()
-
-
 def write_split(folder: Path, sentences: list[str], tags: list[str]) -> Params:
     (folder / "val").mkdir(parents=True)
     (folder / "val" / "sentences.txt").write_text("".join(s + "\n" for s in sentences))
@@ -216,6 +204,31 @@ def test_a_batch_is_what_the_files_say(tmp_path: Path) -> None:
     assert inputs["words"].tolist() == [[UNK, vocabulary["the"]]]
     assert inputs["chars"].shape[1] == 40  # a long word's beginning and end
     assert (inputs["chars"] == UNK).sum() == 0 or "x" not in chars
+
+
+def test_word_dropout(tmp_path: Path) -> None:
+    """By the word's count in train, all of a sentence's occurrences together, a function of (seed, epoch, sentence)."""
+    sentences = ["the Kent the"] + 29 * ["the 1997"] + 10 * ["Paris"]
+    write_split(tmp_path, sentences, ["O O O"] + 29 * ["O O"] + 10 * ["O"])
+    params = make_params(word_dropout=10.0)
+    params.with_data(params.data.model_copy(update={"sizes": {"val": len(sentences)}}))
+    dataset = TaggingDataset(tmp_path, "val", params, drop_words=True)
+    everything = torch.arange(len(sentences))
+    unknown = torch.stack([dataset.__getitems__(Batch(e, everything))[0]["words"] == UNK for e in range(400)])
+    rates = {"the": 10 / 41, "Kent": 10 / 11, "1997": 10 / 39, "Paris": 10 / 20}
+    assert (unknown[:, 0, 0] == unknown[:, 0, 2]).all()
+    found = {
+        "the": unknown[:, :30, 0],
+        "Kent": unknown[:, 0, 1],
+        "1997": unknown[:, 1:30, 1],
+        "Paris": unknown[:, 30:, 0],
+    }
+    for word, dropped in found.items():
+        assert dropped.float().mean() == pytest.approx(rates[word], abs=0.05), word
+    assert not (unknown[:, 1] == unknown[:, 2]).all()
+    alone = dataset.__getitems__(Batch(7, torch.tensor([3])))[0]["words"]
+    assert ((alone == UNK) == unknown[7, 3, :2]).all()
+    assert (TaggingDataset(tmp_path, "val", params)[0][0]["words"] != UNK).all()
 
 
 # ------------------------------------------------------------------------------------ pretrained vectors

@@ -7,6 +7,7 @@ operations; sentences of like length go together, so that little of it is paddin
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,13 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import DataLoader, Dataset
 
-from model.batches import Batch, BatchSampler, make_loader
+from model.batches import Batch, BatchSampler, make_loader, make_rng
 from utils import UserError
 
 from .formats import read_pair
 from .params import PAD, UNK, Params
 
+WORD_DROPOUT = 1  # tells its random numbers from those of the order
 LONGEST_WORD = 40  # characters; of a longer one, the beginning and the end are read
 
 
@@ -47,9 +49,9 @@ def fetch_dataloader(
     """
     loaders: dict[str, DataLoader[Any]] = {}
     for split in splits:
-        dataset = TaggingDataset(Path(data_dir), split, params)
-        shuffle = split == "train" and not evaluating
-        sampler = BatchSampler(len(dataset), params.batch_size, shuffle, params.seed, dataset.lengths.numpy())
+        train = split == "train" and not evaluating
+        dataset = TaggingDataset(Path(data_dir), split, params, drop_words=train)
+        sampler = BatchSampler(len(dataset), params.batch_size, train, params.seed, dataset.lengths.numpy())
         pin_memory = torch.device(device).type == "cuda"
         loaders[split] = make_loader(dataset, sampler, params.num_workers, pin_memory)
     return loaders
@@ -67,7 +69,7 @@ class TaggingDataset(Dataset[Any]):
         starts, lengths: num_sentences first words and numbers of words.
     """
 
-    def __init__(self, data_dir: Path, split: str, params: Params):
+    def __init__(self, data_dir: Path, split: str, params: Params, drop_words: bool = False):
         data = params.data
         pairs = read_pair(data_dir / split)
         if len(pairs) != data.sizes.get(split):
@@ -93,6 +95,9 @@ class TaggingDataset(Dataset[Any]):
         self.starts = self.lengths.cumsum(0) - self.lengths
         vocabulary = params.vocabulary
         self.words = torch.tensor([vocabulary.get(params.normalize(word), UNK) for word in spellings])
+        self.seed, self.drops_words = params.seed, drop_words and params.word_dropout > 0
+        counts = self.words[self.spellings].bincount(minlength=len(vocabulary) + UNK + 1)
+        self.drop_rates = params.word_dropout / (params.word_dropout + counts)  # of each word of the vocabulary
         self.chars: Tensor | None = None
         if params.char_features != "none":
             char_numbers = {char: number for number, char in enumerate(data.chars, start=UNK + 1)}
@@ -120,9 +125,26 @@ class TaggingDataset(Dataset[Any]):
         inside = steps < lengths.unsqueeze(1)  # batch_size x length
         at = starts + steps * inside  # padding points to the sentence's first word, to be overwritten
         spellings = self.spellings[at]
-        inputs = {"words": self.words[spellings].masked_fill_(~inside, PAD), "lengths": lengths}
+        words = self.words[spellings]
+        if self.drops_words:
+            by_word, by_sentence = word_draws(self.seed, batch.epoch, len(self.drop_rates), len(self))
+            draws = (by_word[words] + by_sentence[batch.indices].unsqueeze(1)) % 1
+            words = words.masked_fill(draws < self.drop_rates[words], UNK)
+        inputs = {"words": words.masked_fill(~inside, PAD), "lengths": lengths}
         if self.chars is not None:
             different, inputs["spellings"] = spellings.unique(return_inverse=True)
             chars = self.chars[different].long()  # num_spellings x as many as the longest word of the split has
             inputs["chars"] = chars[:, : int((chars != PAD).sum(dim=1).max())]
         return inputs, self.labels[at].masked_fill_(~inside, -1)
+
+
+@lru_cache(maxsize=1)
+def word_draws(seed: int, epoch: int, num_words: int, num_sentences: int) -> tuple[Tensor, Tensor]:
+    """Uniform numbers for each word and each sentence, whose sum, modulo 1, says where word dropout strikes.
+
+    So a word is unknown everywhere in a sentence or nowhere (Gal & Ghahramani 2016, section 4.2), and rare words more
+    often than frequent ones (Kiperwasser & Goldberg 2016, "Simple and accurate dependency parsing using bidirectional
+    LSTM feature representations", section 4). This is also how the vector of the unknown word is trained.
+    """
+    rng = make_rng(seed, epoch, WORD_DROPOUT)
+    return torch.from_numpy(rng.random(num_words)), torch.from_numpy(rng.random(num_sentences))

@@ -68,8 +68,6 @@ class Net(nn.Module):
             inputs: words, lengths and, with char_features, chars and spellings: see data_loader.py.
         """
         words, lengths = inputs["words"], inputs["lengths"]
-        if self.training and self.params.word_dropout:
-            words = self.drop_words(words)
         x = self.embedding(words)  # batch_size x length x embedding_dim
         if self.chars is not None:
             spelt = self.chars(inputs["chars"])  # num_spellings x char_hidden_dim
@@ -77,13 +75,6 @@ class Net(nn.Module):
         x = self.encoder(self.dropout(x), lengths)  # batch_size x length x directions*lstm_hidden_dim
         logits = self.fc(self.dropout(x)).float()  # batch_size x length x num_tags
         return Outputs(logits, lengths, self.crf, self.continues, self.types)
-
-    def drop_words(self, words: Tensor) -> Tensor:
-        """Take some words of the vocabulary for unknown, wherever in the batch they stand (Gal & Ghahramani 2016,
-        section 4.2). This is also how the vector of the unknown word is trained."""
-        dropped = torch.rand(self.embedding.num_embeddings, device=words.device) < self.params.word_dropout
-        dropped[PAD] = False
-        return torch.where(dropped[words], UNK, words)
 
     @torch.no_grad()
     def load_pretrained(self) -> None:

@@ -36,7 +36,9 @@ class Params(TrainingParams):
     )
     lowercase_words: bool = Field(False, description="Words are looked up in lower case; characters keep theirs.")
     fold_digits: bool = Field(False, description="Words are looked up with every digit as 0; characters keep theirs.")
-    word_dropout: float = Field(0.0, ge=0, lt=1, description="Probability of training on a word as if it were unknown.")
+    word_dropout: float = Field(
+        0.0, ge=0, description="Train on a word seen n times as if unknown, with probability this / (this + n)."
+    )
     char_features: Literal["none", "cnn", "lstm"] = Field("none", description="What reads the characters of a word.")
     char_embedding_dim: int = Field(25, ge=1, description="Size of a character's vector.")
     char_hidden_dim: int = Field(
