@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import DataLoader, Dataset
@@ -133,8 +134,11 @@ class TaggingDataset(Dataset[Any]):
         inputs = {"words": words.masked_fill(~inside, PAD), "lengths": lengths}
         if self.chars is not None:
             different, inputs["spellings"] = spellings.unique(return_inverse=True)
-            chars = self.chars[different].long()  # num_spellings x as many as the longest word of the split has
-            inputs["chars"] = chars[:, : int((chars != PAD).sum(dim=1).max())]
+            # Shapes that come again find kernels that were prepared for them: so rows and columns are rounded up.
+            different = F.pad(different, (0, -len(different) % 64))
+            chars = self.chars[different]  # num_spellings x as many as the longest word of the split has
+            longest = int((chars != PAD).sum(dim=1).max())
+            inputs["chars"] = chars[:, : -(-longest // 4) * 4].long()
         return inputs, self.labels[at].masked_fill_(~inside, -1)
 
 
