@@ -18,7 +18,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from model import TASKS, Task
+from model import TASKS, Task, read_params
 from model.params import TrainingParams
 from utils import UserError, run_command
 
@@ -126,7 +126,12 @@ def main() -> None:
         task.build(args, folder)
     print(f"Built {args.output_dir}. Next, for example:")
     name = Path(args.output_dir).name
-    print(f"  python train.py --model_dir experiments/{name} --base {args.base} --data_dir {args.output_dir}")
+    of_task = (
+        f" --set task={task.name}"
+        if (Path(args.base) / "params.json").is_file() and (read_params(Path(args.base)).task != task.name)
+        else ""
+    )
+    print(f"  python train.py --model_dir experiments/{name} --base {args.base} --data_dir {args.output_dir}{of_task}")
 
 
 if __name__ == "__main__":

@@ -13,12 +13,11 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
-from model import Task, load_experiment
+from model import Task, check_same_data, load_experiment
 from model.hardware import autocast, choose_device, choose_precision, to_device
 from model.metrics import Totals
 from utils import (
     Progress,
-    UserError,
     check_writable,
     find_checkpoint,
     load_checkpoint,
@@ -70,12 +69,7 @@ def main() -> None:
     device = choose_device(args.device)
     path = find_checkpoint(model_dir, args.restore_file)
     checkpoint = load_checkpoint(path)
-    for name in params.data.decides_network:
-        trained_on, now = checkpoint.get("data", {}).get(name), getattr(params.data, name)
-        if trained_on not in (None, now):
-            raise UserError(
-                f"{params.data_dir}: {name} is {now!s:.200}, but {path} was trained with {trained_on!s:.200}."
-            )
+    check_same_data(checkpoint, params.data)
     check_writable(model_dir)
     set_logger(model_dir / "evaluate.log")
 

@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from model import check_same_data
 from model.hardware import choose_precision
 from model.params import TrainingParams
 from utils import (
@@ -50,6 +51,7 @@ def choose_start(
     """
     if restore_file:
         checkpoint = load_checkpoint(find_checkpoint(model_dir, restore_file))
+        check_same_data(checkpoint, params.data)
         return {"path": checkpoint["path"], "state_dict": checkpoint["state_dict"]}
     if restart or not list_checkpoints(model_dir / "last_weights"):
         return None

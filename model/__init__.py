@@ -132,6 +132,21 @@ def load_data_params(task: Task, data_dir: Path) -> Any:
     return file.validate(task.DataParams).complete(data_dir)
 
 
+def check_same_data(checkpoint: dict[str, Any], data: Any) -> None:
+    """Raises UserError when `data` numbers its classes, words or tags otherwise than `checkpoint` learnt them."""
+    for name in data.decides_network:
+        then, now = checkpoint.get("data", {}).get(name), getattr(data, name)
+        if then in (None, now):
+            continue
+        if isinstance(now, list):  # the first place where they part, since they may be long
+            place = next((i for i, pair in enumerate(zip(then, now, strict=False)) if pair[0] != pair[1]), None)
+            place = min(len(then), len(now)) if place is None else place
+            then, now = (f"{values[place : place + 1]} at place {place + 1} of {len(values)}" for values in (then, now))
+        raise UserError(
+            f"{name}: {now} here, but {checkpoint['path']} was trained with {then}. Build the same data set."
+        )
+
+
 def read_run(model_dir: Path) -> dict[str, Any]:
     """What the last run in `model_dir` left in run.json; empty when there was none."""
     path = model_dir / "run.json"

@@ -54,16 +54,15 @@ class BatchSampler(Sampler[Any]):
     def __iter__(self) -> Iterator[Any]:
         rng = make_rng(self.seed, self.epoch)
         order = rng.permutation(self.num_examples) if self.shuffle else np.arange(self.num_examples)
-        starts = np.arange(len(self)) * self.batch_size
-        last = starts[-1:].sum()
         if self.lengths is not None:
             pool = POOL * self.batch_size if self.shuffle else max(1, self.num_examples)
             order = order[np.lexsort((-self.lengths[order], np.arange(self.num_examples) // pool))]
-            if self.shuffle:
-                starts = rng.permutation(starts)
-        for start in starts.tolist():
-            end = self.num_examples if start == last else start + self.batch_size
-            yield Batch(self.epoch, torch.from_numpy(order[start:end]))
+        batches = np.split(order, np.arange(1, len(self)) * self.batch_size)  # the last takes what is left over
+        numbers = np.arange(len(self))
+        if self.shuffle and self.lengths is not None:
+            numbers = rng.permutation(numbers)
+        for number in numbers:
+            yield Batch(self.epoch, torch.from_numpy(batches[number]))
 
 
 def make_loader(

@@ -117,15 +117,25 @@ def test_columns_as_they_come(tmp_path: Path) -> None:
     """-DOCSTART-, comments, CRLF, many empty lines, no line break at the end, IOB1, and a word #."""
     text = (
         "-DOCSTART- -X- O O\r\n\r\n# id 7\r\nAnna NNP I-NP I-PER\r\nSmith NNP I-NP I-PER\r\n\r\n\r\n \r\n"
-        "Rome NNP I-NP I-LOC\r\nOslo NNP I-NP B-LOC\r\n# # O O\r\n\r\n-DOCSTART- -X- O O\r\n\r\n# # O O\r\nend . O O"
+        "Rome NNP I-NP I-LOC\r\nOslo NNP I-NP B-LOC\r\n# # O O\r\n-DOCSTART- -X- O O\r\n# # O O\r\nend . O O"
     )
     write_columns(tmp_path / "raw")
-    (tmp_path / "raw" / "train.txt").write_bytes(text.encode())
-    assert built(tmp_path / "raw", tmp_path / "out")["train"] == [
+    expected = [
         [("Anna", "B-PER"), ("Smith", "I-PER")],
         [("Rome", "B-LOC"), ("Oslo", "B-LOC"), ("#", "O")],
         [("#", "O"), ("end", "O")],
     ]
+    for i, line_end in enumerate(("\r\n", "\r", "\n", "\r\r\n")):
+        (tmp_path / "raw" / "train.txt").write_bytes(text.replace("\r\n", line_end).encode())
+        assert built(tmp_path / "raw", tmp_path / f"out{i}")["train"] == expected
+
+
+def test_hashtags_are_words(tmp_path: Path) -> None:
+    raw = write_columns(tmp_path / "raw")
+    (raw / "train.txt").write_text("#ff O\n\n#yo O\nAnna B-per\n\n# newdoc id = 3\n#begin document (a); part 0\n#x O\n")
+    assert built(raw, tmp_path / "out")["train"] == [[("#ff", "O")], [("#yo", "O"), ("Anna", "B-per")], [("#x", "O")]]
+    (raw / "train.txt").write_text("#ff O\n\n#win\nAnna B-per\n")
+    refused(build(raw, tmp_path / "new"), "line 3: 1 columns, expected 2: #win")
 
 
 @pytest.mark.parametrize("val", ["val", "dev"])
@@ -144,16 +154,37 @@ def test_one_file_is_split(tmp_path: Path) -> None:
     assert [len(sentences) for sentences in splits.values()] == [21, 4, 5]
 
 
+def test_entities_without_types(tmp_path: Path) -> None:
+    (tmp_path / "all.conll").write_text("a S\nb B\nc E\nd O\ne B\nf I\n\n" * 10)
+    assert [tag for _, tag in built(tmp_path / "all.conll", tmp_path / "out")["test"][0]] == "B- B- I- O B- I-".split()
+
+
+def test_which_file(tmp_path: Path) -> None:
+    """One file in a folder is split; files named for the splits are those, tables too; else the user says which."""
+    raw = tmp_path / "raw"
+    raw.mkdir()
+    (raw / "corpus.conll").write_text(in_columns(FEW * 10))
+    assert [len(sentences) for sentences in built(raw, tmp_path / "one").values()] == [21, 4, 5]
+    (raw / "other.txt").write_text(in_columns(FEW))
+    refused(build(raw, tmp_path / "new"), "which of corpus.conll, other.txt?", f"--data_dir {raw / 'corpus.conll'}")
+    for i, name in enumerate(("test.csv", "train.csv", "valid.csv")):
+        write_csv(tmp_path / "tables" / name, FEW[: i + 1])
+    splits = built(tmp_path / "tables", tmp_path / "tables_out")
+    assert {split: len(sentences) for split, sentences in splits.items()} == {"test": 1, "train": 2, "val": 3}
+
+
 def test_parts_of_speech_stay_as_they_are(tmp_path: Path) -> None:
-    sentences = [[("He", "PRP"), ("said", "VBD"), ("``", "``"), ("O", "UH"), ("(", "-LRB-"), ("I", "I")]] * 20
+    sentences = [
+        [("He", "PRP"), ("said", "VBD"), ("``", "``"), ("O", "UH"), ("(", "-LRB-"), ("I", "I"), ("l", "L")]
+    ] * 20
     assert built(write_csv(tmp_path / "pos.csv", sentences), tmp_path / "out")["train"] == sentences[:14]
 
 
 # ------------------------------------------------------------------------------------- text and vocabulary
 
-words = st.text(
-    st.characters(exclude_categories=["Cs"], exclude_characters=" \t\r\n\ufeff"), min_size=1, max_size=6
-).filter(lambda word: not word.startswith(("-DOCSTART-", "#")))
+words = st.text(st.characters(exclude_categories=["Cs"], exclude_characters=" \t\r\n"), min_size=1, max_size=6).filter(
+    lambda word: not word.startswith(("-DOCSTART-", "\ufeff"))
+)
 
 
 @given(
@@ -302,6 +333,7 @@ def test_ner_csv_is_the_wrong_file(tmp_path: Path) -> None:
     [
         ("Sentence: 1,a,X,O\n,b,X\n", ["line 3: 3 cells"]),
         ('Sentence: 1,a,X,O\n,"b,X,O\n' + 5000 * ",c,X,O\n" + 200_000 * "x", ["quotation mark"]),
+        ('Sentence: 1,a,X,O\n,"``",``,O\n,b,X,O\n,",X,O\nSentence: 2,d,X,O\n,",X,O\n', ["quotation mark left open"]),
         ("Sentence: 1,a,X,O\n,b,X,\n", ["line 3: no tag for b"]),
         ("Sentence: 1,a,X,O\n,b,X,O\n", ["1 sentences are too few"]),
         ("Sentence: 1,a,X,B-x\n,b,X,PER\nSentence: 2,a,X,O\n" * 10, ["line 2", "PER is neither O nor"]),
@@ -317,7 +349,7 @@ def test_broken_csv(tmp_path: Path, rows: str, words: list[str]) -> None:
 def test_words_that_are_empty_are_left_out(tmp_path: Path) -> None:
     path = write_csv(tmp_path / "a.csv", [[("a", "O"), (" ", "O"), ("b", "B-x")]] * 10)
     result = build(path, tmp_path / "out")
-    assert "a.csv: 10 lines with a tag but no word were left out, first line 3" in result.out
+    assert "a.csv: 10 lines without a word were left out, first line 3" in result.out
     assert read_built(tmp_path / "out" / "test")[0] == [("a", "O"), ("b", "B-x")]
 
 
@@ -328,7 +360,8 @@ def test_undecodable_bytes(tmp_path: Path) -> None:
     message = f"{raw / 'valid.txt'}: cannot be decoded: byte {offset} (0xf3, line 6) is not utf-8"
     refused(build(raw, tmp_path / "out"), message, "--encoding")
     assert built(raw, tmp_path / "out", "--encoding", "latin-1")["val"][1][0] == ("Nó", "O")
-    refused(build(raw, tmp_path / "new", "--encoding", "klingon"), "--encoding klingon: unknown")
+    for encoding in ("klingon", "undefined", "a\0b"):
+        refused(build(raw, tmp_path / "new", "--encoding", encoding), f"--encoding {encoding}: unknown")
     path = write_csv(tmp_path / "ner_dataset.csv", FEW * 5, "utf-8")
     path.write_bytes(path.read_bytes().replace(b"Anna", b"\x81nna"))
     refused(build(path, tmp_path / "new"), "byte 37 (0x81, line 2) is not utf-8, and byte 37", "is not windows-1252")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from torch.nn.utils.rnn import pad_sequence
 
 from model.batches import Batch
-from model.sequence_tagging.data_loader import TaggingDataset
+from model.sequence_tagging.data_loader import TaggingDataset, fetch_dataloader
 from model.sequence_tagging.embeddings import read_embeddings
 from model.sequence_tagging.net import Net, Outputs, describe_tags, loss_fn, metrics
 from model.sequence_tagging.params import PAD, UNK, DataParams, Params
@@ -96,13 +97,16 @@ def test_every_architecture_in_any_company(architecture: dict[str, Any]) -> None
     torch.testing.assert_close(loss_fn(together, labels), sum(losses) / 21)
 
 
-def test_padding_has_no_gradient() -> None:
-    net = Net(make_params(bidirectional=True, char_features="cnn", crf=True))
-    inputs = make_batch([[[1, 2], [3]], [[4]]])
-    loss_fn(net(inputs), torch.tensor([[0, 1], [0, -1]])).backward()
-    assert net.embedding.weight.grad is not None
-    assert not net.embedding.weight.grad[PAD].any()
-    assert net.embedding.weight.grad[UNK + 1 :].any()
+def test_where_features_are_dropped() -> None:
+    """In the characters, before the recurrent layers, between and after them; all at the rate that params name."""
+    net = Net(make_params(num_layers=3, char_features="cnn", dropout_rate=0.4))
+    calls: list[str] = []
+    for name, layer in net.named_modules():
+        if name.split(".")[-1] == "dropout":
+            assert layer.p == 0.4
+            layer.register_forward_hook(lambda *_, name=name: calls.append(name))
+    net(make_batch([[[1, 2], [3]], [[4]]]))
+    assert calls == ["chars.dropout", "dropout", "encoder.dropout", "encoder.dropout", "dropout"]
 
 
 def test_crf_never_predicts_what_iob2_forbids() -> None:
@@ -175,6 +179,9 @@ def test_words_are_looked_up_as_asked() -> None:
     folded = make_params(fold_digits=True)
     assert folded.vocabulary[folded.normalize("2026")] == folded.vocabulary["0000"]
     assert "2026" not in make_params().vocabulary
+    params = make_params()
+    assert "Kent" in params.vocabulary
+    assert "Kent" not in params.model_copy(update={"lowercase_words": True}).vocabulary
     assert min(make_params().vocabulary.values()) == UNK + 1  # neither PAD nor UNK can be named by a text
     assert Net(folded).embedding.num_embeddings == len(VOCABULARY) - 1 + 2
 
@@ -188,22 +195,24 @@ def write_split(folder: Path, sentences: list[str], tags: list[str]) -> Params:
 
 
 def test_a_batch_is_what_the_files_say(tmp_path: Path) -> None:
-    long = "K" * 25 + "x" * 50 + "t" * 25
-    params = write_split(tmp_path, ["the Kent 1997", f"{long} the"], ["O B-geo B-art", "B-per I-per"])
+    long = "K" * 25 + "P" * 50 + "t" * 25
+    params = write_split(tmp_path, ["the Kent 1997", f"{long} the", "zz"], ["O B-geo B-art", "B-per I-per", "O"])
     dataset = TaggingDataset(tmp_path, "val", params)
     inputs, labels = dataset[0]
     vocabulary, chars = params.vocabulary, params.data.chars
     assert inputs["words"].tolist() == [[vocabulary["the"], vocabulary["Kent"], vocabulary["1997"]]]
     assert labels.tolist() == [[0, 3, 4]]
-    spelt = [
-        "".join(chars[c - UNK - 1] for c in inputs["chars"][row].tolist() if c)
-        for row in inputs["spellings"][0].tolist()
-    ]
-    assert spelt == ["the", "Kent", "1997"]
+    assert [spelling(inputs, chars, i) for i in range(3)] == ["the", "Kent", "1997"]
     inputs, labels = dataset[1]
     assert inputs["words"].tolist() == [[UNK, vocabulary["the"]]]
-    assert inputs["chars"].shape[1] == 40  # a long word's beginning and end
-    assert (inputs["chars"] == UNK).sum() == 0 or "x" not in chars
+    assert spelling(inputs, chars, 0) == "K" * 20 + "t" * 20  # a long word's beginning and end
+    inputs, _ = dataset[2]
+    assert inputs["chars"][inputs["spellings"][0, 0]].tolist()[:3] == [UNK, UNK, PAD]
+
+
+def spelling(inputs: dict[str, torch.Tensor], chars: list[str], i: int) -> str:
+    row = inputs["chars"][inputs["spellings"][0, i]]
+    return "".join(chars[number - UNK - 1] for number in row.tolist() if number != PAD)
 
 
 def test_word_dropout(tmp_path: Path) -> None:
@@ -211,8 +220,9 @@ def test_word_dropout(tmp_path: Path) -> None:
     sentences = ["the Kent the"] + 29 * ["the 1997"] + 10 * ["Paris"]
     write_split(tmp_path, sentences, ["O O O"] + 29 * ["O O"] + 10 * ["O"])
     params = make_params(word_dropout=10.0)
-    params.with_data(params.data.model_copy(update={"sizes": {"val": len(sentences)}}))
-    dataset = TaggingDataset(tmp_path, "val", params, drop_words=True)
+    params.with_data(params.data.model_copy(update={"sizes": dict.fromkeys(("train", "val"), len(sentences))}))
+    shutil.copytree(tmp_path / "val", tmp_path / "train")
+    dataset = TaggingDataset(tmp_path, "train", params, drop_words=True)
     everything = torch.arange(len(sentences))
     unknown = torch.stack([dataset.__getitems__(Batch(e, everything))[0]["words"] == UNK for e in range(400)])
     rates = {"the": 10 / 41, "Kent": 10 / 11, "1997": 10 / 39, "Paris": 10 / 20}
@@ -228,7 +238,10 @@ def test_word_dropout(tmp_path: Path) -> None:
     assert not (unknown[:, 1] == unknown[:, 2]).all()
     alone = dataset.__getitems__(Batch(7, torch.tensor([3])))[0]["words"]
     assert ((alone == UNK) == unknown[7, 3, :2]).all()
-    assert (TaggingDataset(tmp_path, "val", params)[0][0]["words"] != UNK).all()
+    for split in ("val", "train"):
+        loaders = fetch_dataloader([split], tmp_path, params, evaluating=split == "train")
+        assert all((inputs["words"] != UNK).all() for inputs, _ in loaders[split])
+    assert any((inputs["words"] == UNK).any() for inputs, _ in fetch_dataloader(["train"], tmp_path, params)["train"])
 
 
 # ------------------------------------------------------------------------------------ pretrained vectors
@@ -238,9 +251,9 @@ def test_pretrained_embeddings(tmp_path: Path, caplog: pytest.LogCaptureFixture)
     """Exact before lower case; with and without a first line; words with spaces or broken bytes are passed over."""
     caplog.set_level("INFO")
     lines = [b"the 1 2", b"The 3 4 ", b"kent 5 6", b". . 7 8", b"\xff\xfe 9 9", b"other x y", b"the 0 0"]
-    for header in (b"", b"7 2\n"):
+    for header, separator in ((b"", b" "), (b"7 2\n", b" "), (b"\xef\xbb\xbf", b"\t")):
         path = tmp_path / "vectors.txt"
-        path.write_bytes(header + b"\n".join(lines) + b"\n")
+        path.write_bytes(header + b"\n".join(lines).replace(b" ", separator) + b"\n")
         found = read_embeddings(path, make_params().vocabulary, 2)
         numbers = make_params().vocabulary
         assert found == {numbers["the"]: [1, 2], numbers["The"]: [3, 4], numbers["Kent"]: [5, 6]}
@@ -254,7 +267,8 @@ def test_pretrained_embeddings(tmp_path: Path, caplog: pytest.LogCaptureFixture)
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "empty"),
+        (b"", "empty, or no vector"),
+        (b"other 1 2\n", "empty, or no vector"),
         (b"the 1 2 3\n", "vectors of 3 numbers, but embedding_dim is 2"),
         (b"400000 50\nthe 1 2\n", "vectors of 50 numbers, but embedding_dim is 2"),
         (b"the 1 2\nKent 1\n", "line 2: torn: 1 numbers, expected 2"),

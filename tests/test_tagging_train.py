@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -60,10 +61,10 @@ def train_ok(model_dir: Path, *flags: Any) -> str:
 
 
 def test_what_a_run_leaves(tagger: Experiment) -> None:
-    model_dir = tagger(crf=True, bidirectional=True, char_features="cnn", num_epochs=6)
+    model_dir = tagger(crf=True, bidirectional=True, char_features="cnn", num_epochs=12)
     console = train_ok(model_dir)
     assert "encoder.backwards.0" in console
-    assert "epoch 6/6 | train loss" in console
+    assert "epoch 12/12 | train loss" in console
     history = [json.loads(line) for line in (model_dir / "history.jsonl").read_text().splitlines()]
     assert history[0]["val"].keys() == {"loss", "f1", "accuracy", "precision", "recall"}
     best = max(history, key=lambda entry: (entry["val"]["f1"], -entry["epoch"]))
@@ -94,7 +95,12 @@ def test_what_a_run_leaves(tagger: Experiment) -> None:
         f"| all    |       {metrics['precision']:.3f} |    {metrics['recall']:.3f} | {metrics['f1']:.3f} |"
         in result.out
     )
-    assert " per]" in result.out
+    for kind in ("loc", "per"):
+        right, found = ({entity for entity in side if entity[1].type == kind} for side in (labelled, predicted))
+        shares = [len(right & found) / max(len(side), 1) for side in (found, right)]
+        cells = [cell.strip() for cell in re.findall(rf"\| {kind} .*", result.out)[0].split("|")[2:4]]
+        assert cells == [f"{share:.3f}" for share in shares]
+    assert any(" per]" in line and "should be" not in line for line in result.out.splitlines())
 
 
 def read_predictions(path: Path) -> list[list[list[str]]]:
@@ -150,6 +156,9 @@ def test_rare_tags_are_not_learnt(tagger: Experiment, shared_text: Path, tmp_pat
     rows = [row for rows in read_predictions(model_dir / "predictions_test.txt") for row in rows]
     assert {row[2] for row in rows} <= set(tags)
     assert not {row[1] for row in rows} <= set(tags)
+    assert run("evaluate", "--model_dir", model_dir, "--split", "train").status == 0
+    labels = (tmp_path / "built" / "train" / "labels.txt").read_text().split()
+    assert [row[1] for rows in read_predictions(model_dir / "predictions_train.txt") for row in rows] == labels
 
 
 def test_pretrained_embeddings_are_a_beginning(tagger: Experiment, tmp_path: Path) -> None:
@@ -225,8 +234,27 @@ def test_other_vocabularies(tagger: Experiment, text: Path, tmp_path: Path) -> N
     words = ["--task", "sequence_tagging", "--data_dir", text, "--output_dir", tmp_path / "rare", "--min_count_word", 2]
     assert run("build_dataset", *words).status == 0
     result = run("evaluate", "--model_dir", model_dir, "--data_dir", tmp_path / "rare")
-    refused(result, "words is [", "was trained with")
+    refused(result, "words: [", "was trained with")
     assert len(result.err) < 1000
+    weights = next((model_dir / "best_weights").glob("*.pt"))
+    flags = ["--data_dir", tmp_path / "rare", "--restore_file", weights]
+    refused(run("train", "--model_dir", tagger("new"), *flags), "words: [", "was trained with")
+
+
+def test_the_same_number_of_other_words(tagger: Experiment, tmp_path: Path) -> None:
+    """Weights fit by their shapes, and every word would get the vector of another."""
+    for name, words in (("a", ["aa", "bb", "cc"]), ("b", ["bb", "cc", "aa"])):
+        lines = "".join(f"{word} {tag}\n" for word, tag in zip(words, ("O", "X", "Y"), strict=True))
+        path = tmp_path / f"{name}.txt"
+        path.write_text(f"{words[0]} O\n{lines}\n" * 10)
+        flags = ["--task", "sequence_tagging", "--data_dir", path, "--output_dir", tmp_path / name]
+        assert run("build_dataset", *flags).status == 0
+    model_dir = tagger(data_dir=str(tmp_path / "a"))
+    train_ok(model_dir)
+    new = tagger("new", data_dir=str(tmp_path / "b"))
+    weights = next((model_dir / "best_weights").glob("*.pt"))
+    message = "words: ['bb'] at place 1 of 3 here", "was trained with ['aa'] at place 1 of 3"
+    refused(run("train", "--model_dir", new, "--restore_file", weights), *message)
 
 
 def test_parameters_that_cannot_be(tagger: Experiment) -> None:

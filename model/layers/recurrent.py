@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
@@ -20,9 +21,7 @@ class LockedDropout(nn.Module):
         self.p = p
 
     def forward(self, x: Tensor) -> Tensor:  # batch_size x length x dim
-        if not self.training or not self.p:
-            return x
-        return x * drop_mask((x.shape[0], 1, x.shape[2]), self.p, x)
+        return x * F.dropout(x.new_ones(x.shape[0], 1, x.shape[2]), self.p, self.training)
 
     def extra_repr(self) -> str:
         return f"p={self.p}"
@@ -86,13 +85,8 @@ class RecurrentEncoder(nn.Module):
         if not self.training or not self.recurrent_dropout:
             return layer(x)[0]
         weight = layer.weight_hh_l0  # gates*hidden_dim x hidden_dim
-        mask = drop_mask((1, weight.shape[1]), self.recurrent_dropout, weight)
+        mask = F.dropout(weight.new_ones(1, weight.shape[1]), self.recurrent_dropout)
         return functional_call(layer, {"weight_hh_l0": weight * mask}, (x,))[0]
-
-
-def drop_mask(shape: tuple[int, ...], p: float, like: Tensor) -> Tensor:
-    """Zeros with probability p, and numbers that keep the mean elsewhere."""
-    return torch.empty(shape, device=like.device, dtype=like.dtype).bernoulli_(1 - p).div_(1 - p)
 
 
 def reversed_within(lengths: Tensor, length: int) -> Tensor:

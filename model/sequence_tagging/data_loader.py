@@ -80,8 +80,6 @@ class TaggingDataset(Dataset[Any]):
             )
         self.sentences = [pair.words for pair in pairs]
         tag_numbers = {tag: number for number, tag in enumerate([*data.tags, *data.unseen_tags])}
-        if split == "train":  # too rare to be learnt: the first tag instead, in text with names O
-            tag_numbers.update(dict.fromkeys(data.unseen_tags, 0))
         spellings: dict[str, int] = {}
         words, labels = [], []
         for pair in pairs:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from utils import UserError, save_json, write_atomically
 
-from .entities import OUTSIDE, TAG, find_entities, is_scheme, to_iob2
+from .entities import OUTSIDE, TAG, find_entities, is_scheme, parse, to_iob2
 from .formats import SPLITS, Sentence, read_raw
 
 logger = logging.getLogger(__name__)
@@ -49,7 +49,7 @@ def build(args: argparse.Namespace, folder: Path) -> None:
     }
     if not vocabularies["words"] or not vocabularies["tags"]:
         raise UserError("No word or no tag is as frequent as --min_count_word and --min_count_tag ask for.")
-    unseen = report_unseen_tags(splits, vocabularies["tags"])
+    unseen = find_unseen_tags(splits, vocabularies["tags"])
 
     digest = hashlib.sha256()
     files = {f"{name}.txt": entries for name, entries in vocabularies.items()}
@@ -81,6 +81,12 @@ def harmonize_tags(splits: dict[str, list[Sentence]]) -> dict[str, list[Sentence
         UserError: some tags belong to a scheme, and some to none.
     """
     tags = {tag for sentences in splits.values() for sentence in sentences for tag in sentence.tags}
+    if {"B", "I"} <= tags <= set("BIOESLUM"):  # entities without types
+        tags = {tag if tag == OUTSIDE else f"{tag}-" for tag in tags}
+        splits = {
+            split: [s._replace(tags=[tag if tag == OUTSIDE else f"{tag}-" for tag in s.tags]) for s in sentences]
+            for split, sentences in splits.items()
+        }
     if not is_scheme(tags):
         return splits
     strays = {tag for tag in tags if tag != OUTSIDE and not TAG.fullmatch(tag)}
@@ -103,12 +109,12 @@ def most_frequent(counts: Counter[str], min_count: int) -> list[str]:
 
 def tag_vocabulary(tags: list[str]) -> list[str]:
     """O first, and without the I-x whose B-x is too rare: no entity could begin."""
-    orphans = {tag for tag in tags if tag[:1] == "I" and "B" + tag[1:] not in tags} if is_scheme(tags) else set()
+    orphans = {tag for tag in tags if parse(tag)[0] == "I" and "B" + tag[1:] not in tags}
     return sorted((tag for tag in tags if tag not in orphans), key=lambda tag: tag != OUTSIDE)
 
 
-def report_unseen_tags(splits: dict[str, list[Sentence]], tags: list[str]) -> list[str]:
-    """Say which tags will never be predicted, and return them."""
+def find_unseen_tags(splits: dict[str, list[Sentence]], tags: list[str]) -> list[str]:
+    """The tags that will never be predicted; it also says so."""
     places = {split: Counter(tag for sentence in splits[split] for tag in sentence.tags) for split in SPLITS}
     unseen = sorted({tag for counts in places.values() for tag in counts} - set(tags))
     for tag in unseen:
@@ -130,4 +136,5 @@ def report(splits: dict[str, list[Sentence]], vocabularies: dict[str, list[str]]
             parts.append(f"{sum(word not in known for word in words) / len(words):.1%} unknown words")
             parts.append(f"{sum(tuple(s.words) in seen for s in sentences):,} of the sentences in train too")
         logger.info("%s: %s", split, ", ".join(parts))
-    logger.info("From train: %s", ", ".join(f"{len(entries):,} {name}" for name, entries in vocabularies.items()))
+    counts = ", ".join(f"{len(entries):,} {name}" for name, entries in vocabularies.items())
+    logger.info("From train: %s. The tags are %s", counts, ", ".join(vocabularies["tags"][:50]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import logging
 import math
 from collections.abc import Mapping
@@ -28,13 +29,18 @@ def read_embeddings(path: Path, vocabulary: Mapping[str, int], dim: int) -> dict
     by_lower_case: dict[int, list[float]] = {}
     try:
         with open(path, "rb") as file:
-            size = 0
             for line, text in enumerate(file, start=1):
-                fields = text.rstrip(b" \r\n").split(b" ")
-                if line == 1 and len(fields) == 2:  # the line before the vectors
-                    size = check_size(fields[1], dim, path)
-                    continue
-                size = size or check_size(str(len(fields) - 1).encode(), dim, path)
+                fields = text.removeprefix(codecs.BOM_UTF8).replace(b"\t", b" ").rstrip(b" \r\n").split(b" ")
+                if line == 1:
+                    is_header = len(fields) == 2 and fields[1].isdigit()  # number of words, size
+                    size = int(fields[1]) if is_header else len(fields) - 1
+                    if size != dim:
+                        raise UserError(
+                            f"{path}: vectors of {size} numbers, but embedding_dim is {dim}. Set it to theirs, if it is"
+                            " a text file with a word and its numbers between spaces on each line."
+                        )
+                    if is_header:
+                        continue
                 if len(fields) < dim + 1:
                     raise UserError(f"{path}, line {line}: torn: {len(fields) - 1} numbers, expected {dim}.")
                 word = b" ".join(fields[:-dim]).decode(errors="replace")
@@ -52,19 +58,11 @@ def read_embeddings(path: Path, vocabulary: Mapping[str, int], dim: int) -> dict
                     by_lower_case.setdefault(number, vector)
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}). It is what pretrained_embeddings names.") from None
-    if not size:
-        raise UserError(f"{path}: empty.")
     found = by_lower_case | exact
+    if not found:
+        raise UserError(f"{path}: empty, or no vector for any word of the vocabulary.")
     logger.info(
         "%s: vectors for %d of %d words of the vocabulary (%.1f %%), %d of them by their lower case",
         *(path, len(found), len(vocabulary), 100 * len(found) / len(vocabulary), len(found.keys() - exact.keys())),
     )
     return found
-
-
-def check_size(size: bytes, dim: int, path: Path) -> int:
-    if size != str(dim).encode():
-        raise UserError(
-            f"{path}: vectors of {size.decode(errors='replace')} numbers, but embedding_dim is {dim}. Set it to theirs."
-        )
-    return dim

@@ -13,7 +13,7 @@ from functools import cache
 from typing import NamedTuple
 
 OUTSIDE = "O"
-TAG = re.compile(r"([BIESLUM])(?:-(.*))?", re.DOTALL)
+TAG = re.compile(r"([BIESLUM])-(.*)", re.DOTALL)
 SAME_AS = {"L": "E", "U": "S", "M": "I"}  # BILOU and BMES, in the letters of IOBES
 
 
@@ -25,7 +25,7 @@ def parse(tag: str) -> tuple[str, str]:
     match = TAG.fullmatch(tag)
     if not match:
         return "S", tag
-    return SAME_AS.get(match[1], match[1]), match[2] or ""
+    return SAME_AS.get(match[1], match[1]), match[2]
 
 
 def goes_on(previous: str, tag: str) -> bool:
@@ -36,7 +36,7 @@ def goes_on(previous: str, tag: str) -> bool:
 
 def is_scheme(tags: Iterable[str]) -> bool:
     """Whether the tags mark entities of several words; parts of speech, say, do not."""
-    return any(TAG.fullmatch(tag) and tag[1:2] == "-" for tag in tags) or {"B", "I"} <= set(tags)
+    return any(map(TAG.fullmatch, tags))
 
 
 class Entity(NamedTuple):
@@ -51,7 +51,7 @@ def find_entities(tags: Sequence[str]) -> list[Entity]:
     previous = OUTSIDE
     for i, tag in enumerate(tags):
         prefix, kind = parse(tag)
-        if found and goes_on(previous, tag):
+        if goes_on(previous, tag):
             found[-1] = found[-1]._replace(end=i + 1)
         elif prefix != OUTSIDE:
             found.append(Entity(i, i + 1, kind))
@@ -63,6 +63,5 @@ def to_iob2(tags: Sequence[str]) -> list[str]:
     """The same entities in IOB2."""
     written = [OUTSIDE] * len(tags)
     for start, end, kind in find_entities(tags):
-        ending = f"-{kind}" if kind else ""
-        written[start:end] = ["B" + ending] + ["I" + ending] * (end - start - 1)
+        written[start:end] = [f"B-{kind}"] + [f"I-{kind}"] * (end - start - 1)
     return written

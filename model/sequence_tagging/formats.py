@@ -21,13 +21,14 @@ NAMES = {
     "val": ("val", "valid", "validation", "dev", "devel", "testa"),
     "test": ("test", "testing", "testb"),
 }
-ENDINGS = ("", ".txt", ".conll", ".conll03", ".iob", ".iob2", ".bio", ".bioes", ".iobes", ".tsv", ".col")
+ENDINGS = ("", ".txt", ".conll", ".conll03", ".iob", ".iob2", ".bio", ".bioes", ".iobes", ".tsv", ".col", ".csv")
 TRAIN_SHARE, VAL_SHARE = 0.7, 0.15  # of a file that is not split yet, in order, as CS230 does
 COLUMNS = ("Sentence #", "Word", "Tag")
 KAGGLE_URL = "https://www.kaggle.com/datasets/abhinavwalia95/entity-annotated-corpus"
 EXPECTED = f"""Expected one of these:
   ner_dataset.csv, from {KAGGLE_URL}
   train, valid (or dev, val, testa) and test (or testb), .txt, .conll or .iob, in columns: word first, tag last
+  one such file, to be split 70/15/15 in order
   train/, val/ and test/, each with sentences.txt and labels.txt
 Without any of them: python build_dataset.py --task sequence_tagging --sample writes sentences of its own."""
 
@@ -51,11 +52,14 @@ def read_raw(path: Path, encoding: str | None) -> dict[str, list[Sentence]]:
     folders = find_splits([entry for entry in entries if any(entry.glob("*.txt"))], ("",))
     places = folders or find_splits([entry for entry in entries if entry.is_file()], ENDINGS)
     if not places:
-        tables = [entry for entry in entries if entry.suffix.lower() == ".csv"]
-        if not tables:
+        files = [entry for entry in entries if entry.is_file() and entry.suffix.lower() in ENDINGS[1:]]
+        files = [file for file in files if file.name == "ner_dataset.csv"] or files
+        if not files:
             raise UserError(f"{path}: no tagged text in it. {EXPECTED}")
-        table = next((table for table in tables if table.name == "ner_dataset.csv"), tables[0])
-        return split_in_order(read_file(table, encoding), table)
+        if len(files) > 1:
+            names = ", ".join(file.name for file in files[:10])
+            raise UserError(f"{path}: which of {names}? Name one: --data_dir {files[0]}. {EXPECTED}")
+        return split_in_order(read_file(files[0], encoding), files[0])
     missing = [split for split in SPLITS if split not in places]
     if missing:
         raise UserError(
@@ -63,15 +67,14 @@ def read_raw(path: Path, encoding: str | None) -> dict[str, list[Sentence]]:
             + "; ".join(f"{split} may be named {', '.join(NAMES[split])}" for split in missing)
             + ", before any of the usual endings."
         )
-    read = read_pair if folders else read_file
-    return {split: read(places[split], encoding) for split in SPLITS}
+    if folders:
+        return {split: read_pair(places[split], encoding or "utf-8-sig") for split in SPLITS}
+    return {split: read_file(places[split], encoding) for split in SPLITS}
 
 
 def read_file(path: Path, encoding: str | None) -> list[Sentence]:
-    sentences = list((read_csv if path.suffix.lower() == ".csv" else read_columns)(path, encoding))
-    if not sentences:
-        raise UserError(f"{path}: no sentence in it.")
-    return sentences
+    read = read_csv if path.suffix.lower() == ".csv" else read_columns
+    return group(read(path, encoding), path)
 
 
 def find_splits(entries: list[Path], endings: tuple[str, ...]) -> dict[str, Path]:
@@ -103,7 +106,11 @@ def split_in_order(sentences: list[Sentence], path: Path) -> dict[str, list[Sent
 
 
 def read_text(path: Path, encodings: list[str]) -> str:
-    """The text of a file in the first of `encodings` that fits. Raises UserError that says where the last does not."""
+    """The text of a file in the first of `encodings` that fits. A line ends with a line feed, whatever it ended with.
+
+    Raises:
+        UserError: the file is missing or empty, or where it fits none of them.
+    """
     try:
         content = path.read_bytes()
     except OSError as error:
@@ -113,33 +120,63 @@ def read_text(path: Path, encodings: list[str]) -> str:
     problems = []
     for encoding in encodings:
         try:
-            return content.decode(encoding).removeprefix("\ufeff")
+            text = content.decode(encoding)
         except UnicodeDecodeError as error:
             line = content.count(b"\n", 0, error.start) + 1
-            problems.append(f"byte {error.start} (0x{content[error.start]:02x}, line {line}) is not {encoding}")
-        except LookupError:
+            place = f"byte {error.start} (0x{content[error.start]:02x}, line {line})"
+            problems.append(f"{place} is not {encoding.removesuffix('-sig')}")
+        except (LookupError, ValueError):
             raise UserError(f"--encoding {encoding}: unknown. Try utf-8, windows-1252 or latin-1.") from None
+        else:
+            if problems:
+                logger.warning("%s: no UTF-8, so read as %s; --encoding names another.", path, encoding)
+            return re.sub("\r+\n|\r", "\n", text)
     raise UserError(f"{path}: cannot be decoded: {', and '.join(problems)}. --encoding latin-1 reads any byte.")
 
 
-def split_lines(text: str) -> list[str]:
-    """Lines end at a line feed and nowhere else: the other line breaks of Unicode may stand inside a word."""
-    return [line.removesuffix("\r") for line in text.split("\n")]
-
-
 def read_lines(path: Path) -> list[str]:
-    """The lines of a file that we wrote. Raises UserError when it is missing, empty, or no UTF-8."""
-    return split_lines(read_text(path, ["utf-8"]).removesuffix("\n"))
+    """The lines of a file that we wrote. They end at a line feed and nowhere else: the other line breaks of Unicode may
+    stand inside a word. Raises UserError when it is missing, empty, or no UTF-8."""
+    return read_text(path, ["utf-8"]).removesuffix("\n").split("\n")
 
 
 def clean(word: str) -> str:
     """A word that can stand between spaces: those inside it become non-breaking ones."""
-    return re.sub(r"[ \t\r\n]", "\u00a0", word.strip(" \t\r\n"))
+    return re.sub("[ \t]", "\u00a0", word.strip(" \t"))
 
 
-def read_csv(path: Path, encoding: str | None) -> Iterator[Sentence]:
+Row = tuple[int, str, str]  # line, word, tag
+
+
+def group(rows: Iterator[Row | None], path: Path) -> list[Sentence]:
+    """Rows -> sentences; None stands between two of them. Raises UserError when a word has no tag."""
+    sentences: list[Sentence] = []
+    begins, dropped = True, []
+    for row in rows:
+        if row is None:
+            begins = True
+            continue
+        line, word, tag = row[0], clean(row[1]), clean(row[2])
+        if not word:
+            dropped.append(line)
+            continue
+        if not tag:
+            raise UserError(f"{path}, line {line}: no tag for {word}.")
+        if begins:
+            sentences.append(Sentence([], [], f"{path}, line {line}"))
+        sentences[-1].words.append(word)
+        sentences[-1].tags.append(tag)
+        begins = False
+    if dropped:
+        logger.warning("%s: %d lines without a word were left out, first line %d.", path, len(dropped), dropped[0])
+    if not sentences:
+        raise UserError(f"{path}: no sentence in it.")
+    return sentences
+
+
+def read_csv(path: Path, encoding: str | None) -> Iterator[Row | None]:
     """Kaggle's ner_dataset.csv: one word a line; the sentence's number at its first word, or at all of them."""
-    text = read_text(path, [encoding] if encoding else ["utf-8", "windows-1252"])
+    text = read_text(path, [encoding] if encoding else ["utf-8-sig", "windows-1252"])
     reader = csv.reader(io.StringIO(text, newline=""))
     rows = checked_rows(reader, path)
     header = [name.strip() for name in next(rows)]
@@ -150,86 +187,75 @@ def read_csv(path: Path, encoding: str | None) -> Iterator[Sentence]:
             "Is it ner.csv? The archive holds two files, and ner_dataset.csv is the one to take."
         )
     number_at, word_at, tag_at = (header.index(name) for name in COLUMNS)
-    words: list[str] = []
-    tags: list[str] = []
-    number, place, dropped = "", f"{path}, line 2", []
+    number = ""
     for row in rows:
-        line = reader.line_num
-        if not row:
-            continue
         if len(row) != len(header):
-            raise UserError(f"{path}, line {line}: {len(row)} cells, but the header names {len(header)} columns.")
+            raise UserError(
+                f"{path}, line {reader.line_num}: {len(row)} cells, but the header names {len(header)} columns."
+            )
         if row[number_at].strip() and row[number_at] != number:
             number = row[number_at]
-            if words:
-                yield Sentence(words, tags, place)
-            words, tags, place = [], [], f"{path}, line {line}"
-        word, tag = clean(row[word_at]), clean(row[tag_at])
-        if not word:
-            dropped.append(line)
-            continue
-        if not tag:
-            raise UserError(f"{path}, line {line}: no tag for {word}.")
-        words.append(word)
-        tags.append(tag)
-    if words:
-        yield Sentence(words, tags, place)
-    report_dropped(path, dropped)
+            yield None
+        yield reader.line_num, row[word_at], row[tag_at]
 
 
 def checked_rows(reader: Any, path: Path) -> Iterator[list[str]]:
+    """The rows that are not empty. Raises UserError where a quotation mark swallows the lines behind it."""
     try:
-        yield from reader
+        for row in reader:
+            if any("\n" in cell for cell in row):
+                raise csv.Error("a line break inside a cell")
+            if row:
+                yield row
     except csv.Error as error:
         raise UserError(f"{path}, line {reader.line_num}: {error}. Is a quotation mark left open?") from None
 
 
-def report_dropped(path: Path, lines: list[int]) -> None:
-    if lines:
-        logger.warning("%s: %d lines with a tag but no word were left out, first line %d.", path, len(lines), lines[0])
+def read_columns(path: Path, encoding: str | None) -> Iterator[Row | None]:
+    """CoNLL columns: a word a line, word first, tag last, an empty line after each sentence.
 
-
-def read_columns(path: Path, encoding: str | None) -> Iterator[Sentence]:
-    """CoNLL columns: a word a line, word first, tag last, an empty line after each sentence."""
-    words: list[str] = []
-    tags: list[str] = []
-    place, num_columns, dropped = "", 0, []
-    for line, text in enumerate(split_lines(read_text(path, [encoding or "utf-8"])), start=1):
-        if not text.strip(" \t"):
-            if words:
-                yield Sentence(words, tags, place)
-            words, tags = [], []
+    Comments are lines before a sentence that begin with "# " and have not as many columns as the words.
+    """
+    lines = read_text(path, [encoding or "utf-8-sig"]).split("\n")
+    num_columns = next((len(split_columns(line)) for line in lines if is_word(line) and not line.startswith("#")), 2)
+    comments, begins = 0, True
+    for number, line in enumerate(lines, start=1):
+        if not is_word(line):
+            begins = True
+            yield None
             continue
-        if text.startswith("-DOCSTART-"):
+        cells = split_columns(line)
+        if begins and len(cells) != num_columns and line.startswith(("# ", "#begin", "#end")):
+            comments += 1
             continue
-        cells = text.rstrip(" \t").split("\t") if "\t" in text.rstrip(" \t") else re.split(" +", text.strip(" \t"))
-        if len(cells) != num_columns:
-            if text.startswith("#") and not words:  # a comment; the word # has as many columns as other words
-                continue
-            if num_columns or len(cells) < 2:
-                expected = num_columns or "at least 2"
-                raise UserError(f"{path}, line {line}: {len(cells)} columns, expected {expected}: {text[:60]}")
-            num_columns = len(cells)
-        if not clean(cells[0]):
-            dropped.append(line)
-            continue
-        if not words:
-            place = f"{path}, line {line}"
-        words.append(clean(cells[0]))
-        tags.append(clean(cells[-1]))
-    if words:
-        yield Sentence(words, tags, place)
-    report_dropped(path, dropped)
+        if len(cells) != num_columns or num_columns < 2:
+            expected = max(num_columns, 2)
+            raise UserError(f"{path}, line {number}: {len(cells)} columns, expected {expected}: {line[:60]}")
+        begins = False
+        yield number, cells[0], cells[-1]
+    if comments:
+        logger.info("%s: %d comments were passed over.", path, comments)
 
 
-def read_pair(folder: Path, encoding: str | None = None) -> list[Sentence]:
+def is_word(line: str) -> bool:
+    """Whether a line of a CoNLL file holds a word, or stands between sentences."""
+    return bool(line.strip(" \t")) and not line.startswith("-DOCSTART-")
+
+
+def split_columns(line: str) -> list[str]:
+    """Between tabs if there are any, else between spaces; not between the other white space of Unicode."""
+    line = line.rstrip(" \t")
+    return line.split("\t") if "\t" in line else re.split(" +", line.lstrip(" "))
+
+
+def read_pair(folder: Path, encoding: str = "utf-8") -> list[Sentence]:
     """sentences.txt and labels.txt, a sentence a line, words and tags between spaces. Raises UserError."""
     sides = []
     for name in ("sentences.txt", "labels.txt"):
         path = folder / name
         if not path.is_file():
             raise UserError(f"{path}: no such file.")
-        lines = split_lines(read_text(path, [encoding or "utf-8"]).rstrip("\r\n"))
+        lines = read_text(path, [encoding]).rstrip("\n").split("\n")
         sides.append([re.split("[ \t]+", line.strip(" \t")) for line in lines])
         for number, entries in enumerate(sides[-1], start=1):
             if entries == [""]:

@@ -16,7 +16,7 @@ from model.layers.recurrent import LockedDropout, RecurrentEncoder
 from model.metrics import Metric, count_correct, num_items, ratio
 
 from .embeddings import read_embeddings
-from .entities import OUTSIDE, goes_on, is_scheme, parse
+from .entities import OUTSIDE, goes_on, parse
 from .params import PAD, UNK, Params
 
 logger = logging.getLogger(__name__)
@@ -83,8 +83,8 @@ class Net(nn.Module):
             vectors = read_embeddings(
                 Path(self.params.pretrained_embeddings), self.params.vocabulary, self.params.embedding_dim
             )
-            for number, vector in vectors.items():
-                self.embedding.weight[number] = torch.tensor(vector)
+            weight = self.embedding.weight
+            weight[list(vectors)] = torch.tensor([*vectors.values()], device=weight.device)
 
 
 def forbidden_transitions(tags: list[str]) -> tuple[Tensor, Tensor]:
@@ -93,7 +93,7 @@ def forbidden_transitions(tags: list[str]) -> tuple[Tensor, Tensor]:
     Returns:
         num_tags x num_tags [from, to] and num_tags, True where forbidden.
     """
-    inside = [is_scheme(tags) and parse(tag)[0] == "I" for tag in tags]
+    inside = [parse(tag)[0] == "I" for tag in tags]
     forbidden = [[inside[j] and not goes_on(tags[i], tags[j]) for j in range(len(tags))] for i in range(len(tags))]
     return torch.tensor(forbidden), torch.tensor(inside)
 
@@ -145,11 +145,11 @@ def loss_fn(outputs: Outputs, labels: Tensor) -> Tensor:
     return F.cross_entropy(outputs.logits.flatten(0, 1), labels.flatten(), ignore_index=-1)
 
 
-def correct(outputs: Outputs, labels: Tensor) -> Tensor:
+def correct_words(outputs: Outputs, labels: Tensor) -> Tensor:
     return count_correct(outputs.tags, labels)
 
 
-def entities(outputs: Outputs, labels: Tensor) -> Tensor:
+def entity_counts(outputs: Outputs, labels: Tensor) -> Tensor:
     return count_entities(outputs.tags, labels, outputs.continues, outputs.types)
 
 
@@ -193,8 +193,8 @@ def f1(counts: Tensor) -> float:
 
 # The line of an epoch and the curves show the first two.
 metrics = {
-    "f1": Metric(entities, f1),
-    "accuracy": Metric(correct, ratio),
-    "precision": Metric(entities, precision),
-    "recall": Metric(entities, recall),
+    "f1": Metric(entity_counts, f1),
+    "accuracy": Metric(correct_words, ratio),
+    "precision": Metric(entity_counts, precision),
+    "recall": Metric(entity_counts, recall),
 }

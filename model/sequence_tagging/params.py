@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -62,7 +61,7 @@ class Params(TrainingParams):
         word = word.lower() if self.lowercase_words else word
         return re.sub(r"\d", "0", word) if self.fold_digits else word
 
-    @cached_property
+    @property
     def vocabulary(self) -> dict[str, int]:
         """Number of each word that has a vector of its own."""
         forms = dict.fromkeys(map(self.normalize, self.data.words))

@@ -11,11 +11,10 @@ import torch
 from tabulate import tabulate
 from torch.utils.data import DataLoader
 
-from model.metrics import ratio
 from utils import write_atomically
 
 from .entities import Entity, find_entities
-from .net import Outputs
+from .net import Outputs, f1, precision, recall
 from .params import Params
 
 SHOWN_SENTENCES = 6
@@ -73,8 +72,8 @@ class Report:
 
 def scores(correct: int, predicted: int, labelled: int) -> list[float]:
     """Precision, recall, F1, and the two counts they are of."""
-    pairs = [(correct, predicted), (correct, labelled), (2 * correct, predicted + labelled)]
-    return [*(ratio(torch.tensor(pair)) for pair in pairs), labelled, predicted]
+    counts = torch.tensor([correct, predicted, labelled])
+    return [precision(counts), recall(counts), f1(counts), labelled, predicted]
 
 
 def bracket(words: list[str], entities: list[Entity]) -> str:
