@@ -13,12 +13,15 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+AT_ONCE = 64  # batches: each call has its price, and a small network feels it
+
 
 @dataclass(frozen=True)
 class Metric:
-    """What to count in a batch, and the number that the summed counts stand for."""
+    """What to count, and the number that the summed counts stand for. Metrics may share `keep` and `count`."""
 
-    count: Callable[[Any, Any], Tensor]  # (outputs, labels) -> counts, on their device; counts of batches add up
+    keep: Callable[[Any, Any], Any]  # (outputs, labels) -> what is to be counted of a batch, in little memory
+    count: Callable[[list[Any]], Tensor]  # what was kept of some batches -> counts, which add up
     compute: Callable[[Tensor], float]  # summed counts -> number
 
 
@@ -27,26 +30,46 @@ class Totals:
 
     def __init__(self, metrics: Mapping[str, Metric]):
         self.metrics = metrics
-        self.counts: dict[Any, Tensor] = {}  # by what counted them: several metrics may share their counts
+        self.losses: list[tuple[Tensor, Tensor]] = []  # of the batches that are not counted yet
+        self.kept: dict[Any, list[Any]] = {metric.keep: [] for metric in metrics.values()}
+        self.counts: dict[Any, Tensor] = {}  # by what counted them
 
     @torch.no_grad()
     def add(self, outputs: Any, labels: Any, loss: Tensor) -> None:
-        """Count one batch. `loss` is its mean over the labels that are not padding."""
-        items = num_items(labels)
-        dtype = torch.float32 if loss.device.type == "mps" else torch.float64  # MPS has no float64
-        self._add("loss", torch.stack([loss.to(dtype) * items, items.to(dtype)]))
-        for count in dict.fromkeys(metric.count for metric in self.metrics.values()):
-            self._add(count, count(outputs, labels))
+        """Add one batch. `loss` is its mean over the labels that are not padding."""
+        self.losses.append((loss.detach(), num_items(labels)))
+        for keep, batches in self.kept.items():
+            batches.append(keep(outputs, labels))
+        if len(self.losses) == AT_ONCE:
+            self._count()
 
-    def _add(self, key: Any, counts: Tensor) -> None:
-        self.counts[key] = self.counts[key] + counts if key in self.counts else counts
+    @torch.no_grad()
+    def _count(self) -> None:
+        self._add(sum_losses, self.losses)
+        for keep, count in dict.fromkeys((metric.keep, metric.count) for metric in self.metrics.values()):
+            self._add(count, self.kept[keep])
+        for batches in (self.losses, *self.kept.values()):
+            batches.clear()
+
+    def _add(self, count: Callable[[list[Any]], Tensor], batches: list[Any]) -> None:
+        self.counts[count] = count(batches) + self.counts.get(count, 0)
 
     def compute(self) -> dict[str, float]:
         """The mean loss and every metric, over all examples so far. Raises ValueError if there were none."""
+        if self.losses:
+            self._count()
         if not self.counts:
             raise ValueError("no batch was counted")
-        counts = {key: count.cpu() for key, count in self.counts.items()}
-        return {"loss": ratio(counts["loss"])} | {name: m.compute(counts[m.count]) for name, m in self.metrics.items()}
+        counts = {count: counted.cpu() for count, counted in self.counts.items()}
+        numbers = {name: metric.compute(counts[metric.count]) for name, metric in self.metrics.items()}
+        return {"loss": ratio(counts[sum_losses])} | numbers
+
+
+def sum_losses(batches: list[tuple[Tensor, Tensor]]) -> Tensor:
+    """(mean loss, number of items) of some batches -> [sum over the items, number of items]."""
+    losses, items = (torch.stack(values) for values in zip(*batches, strict=True))
+    dtype = torch.float32 if losses.device.type == "mps" else torch.float64  # MPS has no float64
+    return torch.stack([(losses.to(dtype) * items).sum(), items.sum().to(dtype)])
 
 
 def num_items(labels: Tensor) -> Tensor:
@@ -60,8 +83,13 @@ def ratio(counts: Tensor) -> float:
     return part / whole if whole else 0.0
 
 
-def count_correct(predicted: Tensor, labels: Tensor) -> Tensor:
-    """[correct, all] over the labels that are not padding (below 0)."""
+def count_correct(batches: list[Tensor]) -> Tensor:
+    """[correct, all] over the labels that are not padding (below 0).
+
+    Args:
+        batches: each 2 x number of labels: predictions and labels.
+    """
+    predicted, labels = torch.cat(batches, dim=1)
     return torch.stack([((predicted == labels) & (labels >= 0)).sum(), num_items(labels)])
 
 

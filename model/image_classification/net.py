@@ -132,9 +132,10 @@ def loss_fn(outputs: Tensor, labels: Tensor) -> Tensor:
     return F.nll_loss(outputs, labels)
 
 
-def correct(outputs: Tensor, labels: Tensor) -> Tensor:
-    return count_correct(outputs.argmax(dim=1), labels)
+def predictions(outputs: Tensor, labels: Tensor) -> Tensor:
+    """2 x batch_size: predicted classes and labels."""
+    return torch.stack([outputs.argmax(dim=1), labels])
 
 
 # The first is the one that progress bars and tables show first.
-metrics = {"accuracy": Metric(correct, ratio)}
+metrics = {"accuracy": Metric(predictions, count_correct, ratio)}

@@ -21,7 +21,9 @@ class LockedDropout(nn.Module):
         self.p = p
 
     def forward(self, x: Tensor) -> Tensor:  # batch_size x length x dim
-        return x * F.dropout(x.new_ones(x.shape[0], 1, x.shape[2]), self.p, self.training)
+        if not self.training or not self.p:
+            return x
+        return x * F.dropout(x.new_ones(x.shape[0], 1, x.shape[2]), self.p)
 
     def extra_repr(self) -> str:
         return f"p={self.p}"

@@ -145,34 +145,37 @@ def loss_fn(outputs: Outputs, labels: Tensor) -> Tensor:
     return F.cross_entropy(outputs.logits.flatten(0, 1), labels.flatten(), ignore_index=-1)
 
 
-def correct_words(outputs: Outputs, labels: Tensor) -> Tensor:
-    return count_correct(outputs.tags, labels)
+def predictions(outputs: Outputs, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """2 x batch_size*(length + 1) predicted tags and labels, -1 behind each sentence and where it is padded; and what
+    the tags mean, see `describe_tags`."""
+    tags = torch.stack([outputs.tags.masked_fill(labels < 0, -1), labels])
+    return F.pad(tags, (0, 1), value=-1).flatten(1), outputs.continues, outputs.types
 
 
-def entity_counts(outputs: Outputs, labels: Tensor) -> Tensor:
-    return count_entities(outputs.tags, labels, outputs.continues, outputs.types)
+def count_words(batches: list[tuple[Tensor, Tensor, Tensor]]) -> Tensor:
+    return count_correct([tags for tags, _, _ in batches])
 
 
-def count_entities(predicted: Tensor, labels: Tensor, continues: Tensor, types: Tensor) -> Tensor:
+def count_entities(batches: list[tuple[Tensor, Tensor, Tensor]]) -> Tensor:
     """Entities found, predicted and labelled, as conlleval counts them: found is one with its exact words and its type.
 
     Args:
-        predicted, labels: batch_size x length tags in IOB2, or broken; labels below 0 are padding.
-        continues, types: per tag, see `describe_tags`.
+        batches: see `predictions`; in IOB2, or broken.
 
     Returns:
         3 counts: correct, predicted, labelled.
     """
-    tags = torch.stack([predicted.masked_fill(labels < 0, -1), labels])  # 2 x batch_size x length, as all that follows
+    _, continues, types = batches[0]
+    tags = torch.cat([tags for tags, _, _ in batches], dim=1)  # 2 x all words, as all that follows
     kind = types[tags]
-    goes_on = F.pad((kind[..., 1:] == kind[..., :-1]) & continues[tags[..., 1:]], (1, 0))  # with the word before
+    goes_on = F.pad((kind[:, 1:] == kind[:, :-1]) & continues[tags[:, 1:]], (1, 0))  # with the word before
     starts = (kind >= 0) & ~goes_on
-    steps = torch.arange(labels.shape[1] + 1, device=tags.device)
+    steps = torch.arange(tags.shape[1] + 1, device=tags.device)
     stops = steps.where(~F.pad(goes_on, (0, 1)), len(steps))  # where an entity cannot go on
-    end = stops[..., 1:].flip(-1).cummin(-1).values.flip(-1)  # the next such place
+    end = stops[:, 1:].flip(1).cummin(dim=1).values.flip(1)  # the next such place
     predicted_entity, labelled_entity = torch.stack([kind, end]).where(starts, -1).unbind(1)
-    correct = (predicted_entity == labelled_entity).all(0) & starts[0]
-    return torch.stack([correct, *starts]).sum(dim=(1, 2))
+    correct = (predicted_entity == labelled_entity).all(dim=0) & starts[0]
+    return torch.stack([correct, *starts]).sum(dim=1)
 
 
 def precision(counts: Tensor) -> float:
@@ -193,8 +196,8 @@ def f1(counts: Tensor) -> float:
 
 # The line of an epoch and the curves show the first two.
 metrics = {
-    "f1": Metric(entity_counts, f1),
-    "accuracy": Metric(correct_words, ratio),
-    "precision": Metric(entity_counts, precision),
-    "recall": Metric(entity_counts, recall),
+    "f1": Metric(predictions, count_entities, f1),
+    "accuracy": Metric(predictions, count_words, ratio),
+    "precision": Metric(predictions, count_entities, precision),
+    "recall": Metric(predictions, count_entities, recall),
 }
