@@ -62,7 +62,7 @@ class Tutorial:
 
     def __init__(self, dataset: TaggingDataset, params: Any):
         self.params = params
-        words = dataset.words[dataset.spellings].tolist()
+        words = dataset.words.tolist()
         labels, starts, lengths = dataset.labels.tolist(), dataset.starts.tolist(), dataset.lengths.tolist()
         self.sentences = [words[start : start + n] for start, n in zip(starts, lengths, strict=True)]
         self.labels = [labels[start : start + n] for start, n in zip(starts, lengths, strict=True)]

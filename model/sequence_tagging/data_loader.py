@@ -7,7 +7,6 @@ operations; sentences of like length go together, so that little of it is paddin
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -63,10 +62,10 @@ class TaggingDataset(Dataset[Any]):
 
     Attributes:
         sentences: words of each sentence, as they are written.
-        labels: num_words_in_all tags; numbers from num_tags on are those that train does not have.
-        spellings: num_words_in_all numbers of different words.
-        words: num_spellings numbers in the vocabulary.
-        chars: num_spellings x num_chars characters, PAD behind a word's end.
+        words: of all sentences one behind the other, numbers in the vocabulary; at the end PAD.
+        labels: their tags; numbers from num_tags on are those that train does not have; at the end -1.
+        spellings: their rows in `chars`; at the end 0.
+        chars: num_spellings x num_chars characters of each different word, PAD behind its end.
         starts, lengths: num_sentences first words and numbers of words.
     """
 
@@ -89,14 +88,15 @@ class TaggingDataset(Dataset[Any]):
                 if tag not in tag_numbers:
                     raise UserError(f"{pair.place}: the tag {tag} is not in tags.txt ({', '.join(data.tags)[:200]}).")
                 labels.append(tag_numbers[tag])
-        self.spellings, self.labels = torch.tensor(words), torch.tensor(labels)
+        self.spellings, self.labels = torch.tensor([*words, 0]), torch.tensor([*labels, -1])
         self.lengths = torch.tensor([len(pair.words) for pair in pairs])
         self.starts = self.lengths.cumsum(0) - self.lengths
         vocabulary = params.vocabulary
-        self.words = torch.tensor([vocabulary.get(params.normalize(word), UNK) for word in spellings])
-        self.seed, self.drops_words = params.seed, drop_words and params.word_dropout > 0
-        counts = self.words[self.spellings].bincount(minlength=len(vocabulary) + UNK + 1)
-        self.drop_rates = params.word_dropout / (params.word_dropout + counts)  # of each word of the vocabulary
+        numbers = torch.tensor([vocabulary.get(params.normalize(word), UNK) for word in spellings])
+        self.words = torch.cat([numbers[self.spellings[:-1]], torch.tensor([PAD])])
+        self.seed, self.word_dropout = params.seed, params.word_dropout * drop_words
+        self.epoch = -1  # of dropped_words
+        self.dropped_words = self.words
         self.chars: Tensor | None = None
         if params.char_features != "none":
             char_numbers = {char: number for number, char in enumerate(data.chars, start=UNK + 1)}
@@ -121,32 +121,33 @@ class TaggingDataset(Dataset[Any]):
         """The sentences of a batch: see `fetch_dataloader`."""
         starts, lengths = self.starts[batch.indices].unsqueeze(1), self.lengths[batch.indices]
         steps = torch.arange(int(lengths.max()))
-        inside = steps < lengths.unsqueeze(1)  # batch_size x length
-        at = starts + steps * inside  # padding points to the sentence's first word, to be overwritten
-        spellings = self.spellings[at]
-        words = self.words[spellings]
-        if self.drops_words:
-            by_word, by_sentence = word_draws(self.seed, batch.epoch, len(self.drop_rates), len(self))
-            draws = (by_word[words] + by_sentence[batch.indices].unsqueeze(1)) % 1
-            words = words.masked_fill(draws < self.drop_rates[words], UNK)
-        inputs = {"words": words.masked_fill(~inside, PAD), "lengths": lengths}
+        at = (starts + steps).where(steps < lengths.unsqueeze(1), len(self.words) - 1)  # batch_size x length
+        inputs = {"words": self.words_of_epoch(batch.epoch)[at], "lengths": lengths}
         if self.chars is not None:
-            different, inputs["spellings"] = spellings.unique(return_inverse=True)
+            different, inputs["spellings"] = self.spellings[at].unique(return_inverse=True)
             # Shapes that come again find kernels that were prepared for them: so rows and columns are rounded up.
             different = F.pad(different, (0, -len(different) % 64))
             chars = self.chars[different]  # num_spellings x as many as the longest word of the split has
             longest = int((chars != PAD).sum(dim=1).max())
             inputs["chars"] = chars[:, : -(-longest // 4) * 4].long()
-        return inputs, self.labels[at].masked_fill_(~inside, -1)
+        return inputs, self.labels[at]
 
+    def words_of_epoch(self, epoch: int) -> Tensor:
+        """`words`, some of them taken for unknown, which is how the vector of the unknown word is trained.
 
-@lru_cache(maxsize=1)
-def word_draws(seed: int, epoch: int, num_words: int, num_sentences: int) -> tuple[Tensor, Tensor]:
-    """Uniform numbers for each word and each sentence, whose sum, modulo 1, says where word dropout strikes.
-
-    So a word is unknown everywhere in a sentence or nowhere (Gal & Ghahramani 2016, section 4.2), and rare words more
-    often than frequent ones (Kiperwasser & Goldberg 2016, "Simple and accurate dependency parsing using bidirectional
-    LSTM feature representations", section 4). This is also how the vector of the unknown word is trained.
-    """
-    rng = make_rng(seed, epoch, WORD_DROPOUT)
-    return torch.from_numpy(rng.random(num_words)), torch.from_numpy(rng.random(num_sentences))
+        A word is unknown everywhere in a sentence or nowhere (Gal & Ghahramani 2016, section 4.2), and rare words more
+        often than frequent ones (Kiperwasser & Goldberg 2016, "Simple and accurate dependency parsing using
+        bidirectional LSTM feature representations", section 4).
+        """
+        if not self.word_dropout:
+            return self.words
+        if self.epoch != epoch:
+            words = self.words[:-1]
+            counts = words.bincount()
+            rng = make_rng(self.seed, epoch, WORD_DROPOUT)
+            of_word, of_sentence = (torch.from_numpy(rng.random(n)) for n in (len(counts), len(self)))
+            draws = (of_word[words] + of_sentence.repeat_interleave(self.lengths)) % 1  # uniform, like the two of them
+            dropped = draws < (self.word_dropout / (self.word_dropout + counts))[words]
+            self.dropped_words = torch.cat([words.masked_fill(dropped, UNK), self.words[-1:]])
+            self.epoch = epoch
+        return self.dropped_words
