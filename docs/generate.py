@@ -18,8 +18,8 @@ from model.params import describe
 
 HEADER = """# Parameters
 
-Everything that a `params.json` may say, task by task. All have defaults; a file that names no task is of the first task
-that knows its parameters. Written by `python -m docs.generate`.
+Everything that a `params.json` may say, task by task. All have defaults; a file that names no task is of the task
+that knows most of its parameters. Written by `python -m docs.generate`.
 
 An editor completes and checks the file when its first line names the schema:
 `"$schema": "../../docs/image_classification.schema.json"`, or that of another task.
