@@ -30,7 +30,11 @@ def parse_args() -> tuple[Task, argparse.Namespace]:
     task = Task(first.parse_known_args()[0].task)  # it knows the rest of the flags
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--task", default=default_task, help=f"kind of problem: {', '.join(TASKS)} ({default_task})")
+    parser.add_argument(
+        "--task",
+        default=default_task,
+        help=f"kind of problem: {', '.join(TASKS)} ({default_task}); each has flags of its own: --task NAME --help",
+    )
     parser.add_argument("--data_dir", help="folder of the raw files (%(default)s)")
     parser.add_argument("--output_dir", help="folder to build; it appears when all of it is there (%(default)s)")
     parser.add_argument("--sample", action="store_true", help="draw a sample data set instead of reading --data_dir")
@@ -123,7 +127,15 @@ def main() -> None:
     if not args.sample and (source == target or source in target.parents or target in source.parents):
         raise UserError(f"--output_dir {target} and --data_dir {source}: neither may be inside the other.")
     with new_folder(target, args.overwrite) as folder:
-        task.build(args, folder)
+        try:
+            task.build(args, folder)
+        except UserError as error:
+            if not any(word.startswith("--task") for word in sys.argv):
+                others = ", ".join(name for name in TASKS if name != task.name)
+                raise UserError(
+                    f"{error}\n(--task was not given, so this was for {task.name}; there is {others}.)"
+                ) from None
+            raise
     print(f"Built {args.output_dir}. Next, for example:")
     name = Path(args.output_dir).name
     of_task = (

@@ -192,6 +192,7 @@ def finish(model_dir: Path, history: list[dict[str, Any]], params: TrainingParam
     best = best_epoch(history, params.monitor)
     draw_curves(history, best["epoch"], model_dir / "curves.png")
     logger.info("Best: %s %.4f on val, after epoch %d", params.monitor, best["val"][params.monitor], best["epoch"])
+    logger.info("On test: python evaluate.py --model_dir %s", model_dir)
 
 
 def describe_epoch(entry: dict[str, Any], num_epochs: int, is_best: bool) -> str:
@@ -207,10 +208,19 @@ def describe_epoch(entry: dict[str, Any], num_epochs: int, is_best: bool) -> str
 def main() -> None:
     args = parse_args()
     model_dir = Path(args.model_dir)
-    if args.base:
-        create_experiment(model_dir, Path(args.base), args.set, args.data_dir)
-    elif args.set:
+    if args.set and not args.base:
         raise UserError("--set goes with --base DIR, the experiment to vary. Or edit params.json.")
+    is_new = args.base and create_experiment(model_dir, Path(args.base), args.set, args.data_dir)
+    try:
+        run_experiment(model_dir, args)
+    except UserError:
+        if is_new and not (model_dir / "run.json").exists():  # it could not start, and the next try may differ
+            (model_dir / "params.json").unlink()
+            model_dir.rmdir()
+        raise
+
+
+def run_experiment(model_dir: Path, args: argparse.Namespace) -> None:
     task, params = load_experiment(model_dir, args.data_dir)
     device = choose_device(args.device)
     check_writable(model_dir)

@@ -57,8 +57,11 @@ def load_experiment(model_dir: Path, data_dir: str | None = None) -> tuple[Task,
     return task, params.with_data(load_data_params(task, Path(params.data_dir)))
 
 
-def create_experiment(model_dir: Path, base: Path, assignments: list[str], data_dir: str | None = None) -> None:
+def create_experiment(model_dir: Path, base: Path, assignments: list[str], data_dir: str | None = None) -> bool:
     """Write `model_dir`/params.json: that of `base` with `key=value` assignments applied, all checked.
+
+    Returns:
+        Whether it did; when it is there already, and says the same, there is nothing to do.
 
     Raises:
         UserError: a value is wrong, the data set is not there, or `model_dir` has other parameters already.
@@ -69,7 +72,11 @@ def create_experiment(model_dir: Path, base: Path, assignments: list[str], data_
     path = model_dir / "params.json"
     if path.exists():
         there = JsonFile.read(path).values
-        names = sorted(name for name in there.keys() | file.values.keys() if there.get(name) != file.values.get(name))
+        names = sorted(
+            name
+            for name in (there.keys() | file.values.keys()) - {"data_dir"}
+            if there.get(name) != file.values.get(name)
+        )
         if names:
             different = [
                 f"{name}: {there.get(name, 'default')} there, {file.values.get(name, 'default')} asked for"
@@ -79,10 +86,11 @@ def create_experiment(model_dir: Path, base: Path, assignments: list[str], data_
                 "\n  ".join([f"{path}: there already, with other parameters", *different])
                 + "\nChoose another --model_dir, or edit that file and leave out --base."
             )
-        return
+        return False
     load_data_params(Task(params.task), Path(data_dir or params.data_dir))  # or there is nothing to try
     check_writable(model_dir)
-    save_json(file.values, path)
+    save_json(file.values | ({"data_dir": data_dir} if data_dir else {}), path)
+    return True
 
 
 def read_params(model_dir: Path) -> Any:
@@ -93,8 +101,10 @@ def read_params(model_dir: Path) -> Any:
 def read_params_file(model_dir: Path) -> JsonFile:
     path = model_dir / "params.json"
     if not path.exists():
+        there = [other.parent.name for other in model_dir.parent.glob("*/params.json")]
         raise UserError(
-            f"{path}: no such file. An experiment is a folder with a params.json; to make one that varies another:\n"
+            f"{path}: no such file.{did_you_mean(model_dir.name, there)} An experiment is a folder with a"
+            " params.json; to make one that varies another:\n"
             f"  python train.py --model_dir {model_dir} --base experiments/base_model --set learning_rate=0.01"
         )
     return JsonFile.read(path)
@@ -128,7 +138,10 @@ def load_data_params(task: Task, data_dir: Path) -> Any:
     file = JsonFile.read(path)
     built_for = file.values.get("task", task.name)
     if built_for != task.name:
-        raise UserError(f"{data_dir}: built for the task {built_for}, but params.json says {task.name}.")
+        raise UserError(
+            f"{data_dir}: built for the task {built_for}, but the experiment's params.json is of the task {task.name}."
+            f' Take an experiment of that task: its params.json says "task": "{built_for}".'
+        )
     return file.validate(task.DataParams).complete(data_dir)
 
 
@@ -142,9 +155,8 @@ def check_same_data(checkpoint: dict[str, Any], data: Any) -> None:
             place = next((i for i, pair in enumerate(zip(then, now, strict=False)) if pair[0] != pair[1]), None)
             place = min(len(then), len(now)) if place is None else place
             then, now = (f"{values[place : place + 1]} at place {place + 1} of {len(values)}" for values in (then, now))
-        raise UserError(
-            f"{name}: {now} here, but {checkpoint['path']} was trained with {then}. Build the same data set."
-        )
+        where = checkpoint.get("params", {}).get("data_dir", "another data set")
+        raise UserError(f"{name}: {now}, but {checkpoint['path']} was trained on {where} with {then}.")
 
 
 def read_run(model_dir: Path) -> dict[str, Any]:

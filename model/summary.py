@@ -34,6 +34,10 @@ def summarize(net: nn.Module, inputs: Any) -> str:
     net.train(was_training)
     for handle in handles:
         handle.remove()
+    called = {row[0] for row in rows}
+    for name, layer in leaves:  # that has a part in the loss alone, such as a CRF
+        if name not in called and (count := sum(p.numel() for p in layer.parameters())):
+            rows.append([name, type(layer).__name__, "", f"{count:,}"])
     total = sum(p.numel() for p in net.parameters())
     trainable = sum(p.numel() for p in net.parameters() if p.requires_grad)
     table = tabulate(

@@ -275,8 +275,8 @@ def test_pretrained_embeddings(tmp_path: Path, caplog: pytest.LogCaptureFixture)
         (b"the 1 2 3\n", "vectors of 3 numbers, but embedding_dim is 2"),
         (b"400000 50\nthe 1 2\n", "vectors of 50 numbers, but embedding_dim is 2"),
         (b"the 1 2\nKent 1\n", "line 2: torn: 1 numbers, expected 2"),
-        (b"of 1 2\nthe 1 2.\x00\n", "line 2: torn: could not convert"),
-        (b"the 1 2\nKent 1 2 0\nParis 1 2-1\n", "line 3: torn: could not convert"),
+        (b"of 1 2\nthe 1 2.\x00\n", "line 2: torn: not 2 numbers"),
+        (b"the 1 2\nKent 1 2 0\nParis 1 2-1\n", "line 3: torn: not 2 numbers"),
         (b"the 1 nan\n", "line 1: a number that is not finite"),
     ],
 )

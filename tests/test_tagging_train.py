@@ -64,6 +64,9 @@ def test_what_a_run_leaves(tagger: Experiment) -> None:
     model_dir = tagger(crf=True, bidirectional=True, char_features="cnn", num_epochs=12)
     console = train_ok(model_dir)
     assert "encoder.backwards.0" in console
+    layers = re.findall(r"  ([\d,]+)$", console.split("parameters")[1], re.MULTILINE)
+    total = int(re.findall(r"([\d,]+) parameters, ", console)[0].replace(",", ""))
+    assert sum(int(count.replace(",", "")) for count in layers) == total  # the CRF's too
     assert "epoch 12/12 | train loss" in console
     history = [json.loads(line) for line in (model_dir / "history.jsonl").read_text().splitlines()]
     assert history[0]["val"].keys() == {"loss", "f1", "accuracy", "precision", "recall"}
@@ -177,6 +180,17 @@ def test_pretrained_embeddings_are_a_beginning(tagger: Experiment, tmp_path: Pat
     refused(run("train", "--model_dir", model_dir, "--restart"), "vectors.txt: cannot be read")
 
 
+def test_what_cannot_start_leaves_no_experiment(tagger: Experiment, tmp_path: Path, shared_text: Path) -> None:
+    """So that the corrected command is not refused for what the first one left."""
+    (tmp_path / "vectors.txt").write_text("said 1 2 3\n")
+    words = ["--model_dir", tmp_path / "new", "--base", tagger("base", num_epochs=1), "--data_dir", shared_text]
+    vectors = f"pretrained_embeddings={tmp_path / 'vectors.txt'}"
+    refused(run("train", *words, "--set", vectors), "vectors of 3 numbers")
+    assert not (tmp_path / "new").exists()
+    assert run("train", *words, "--set", vectors, "embedding_dim=3").status == 0
+    assert read_json(tmp_path / "new" / "params.json")["data_dir"] == str(shared_text)
+
+
 def test_the_files_of_cs230_work_unchanged(tmp_path: Path, shared_text: Path) -> None:
     """They name no task: the parameters do."""
     values = {"learning_rate": 1e-3, "batch_size": 5, "num_epochs": 1, "save_summary_steps": 100}
@@ -234,11 +248,11 @@ def test_other_vocabularies(tagger: Experiment, text: Path, tmp_path: Path) -> N
     words = ["--task", "sequence_tagging", "--data_dir", text, "--output_dir", tmp_path / "rare", "--min_count_word", 2]
     assert run("build_dataset", *words).status == 0
     result = run("evaluate", "--model_dir", model_dir, "--data_dir", tmp_path / "rare")
-    refused(result, "words: [", "was trained with")
+    refused(result, "words: [", "was trained on")
     assert len(result.err) < 1000
     weights = next((model_dir / "best_weights").glob("*.pt"))
     flags = ["--data_dir", tmp_path / "rare", "--restore_file", weights]
-    refused(run("train", "--model_dir", tagger("new"), *flags), "words: [", "was trained with")
+    refused(run("train", "--model_dir", tagger("new"), *flags), "words: [", "was trained on")
 
 
 def test_the_same_number_of_other_words(tagger: Experiment, tmp_path: Path) -> None:
@@ -253,7 +267,7 @@ def test_the_same_number_of_other_words(tagger: Experiment, tmp_path: Path) -> N
     train_ok(model_dir)
     new = tagger("new", data_dir=str(tmp_path / "b"))
     weights = next((model_dir / "best_weights").glob("*.pt"))
-    message = "words: ['bb'] at place 1 of 3 here", "was trained with ['aa'] at place 1 of 3"
+    message = "words: ['bb'] at place 1 of 3", "with ['aa'] at place 1 of 3"
     refused(run("train", "--model_dir", new, "--restore_file", weights), *message)
 
 

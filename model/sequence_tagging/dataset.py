@@ -17,7 +17,7 @@ logger = logging.getLogger(__name__)
 
 
 def add_build_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.set_defaults(data_dir="data/kaggle", output_dir="data/ner", base="experiments/ner_lstm")
+    parser.set_defaults(data_dir="data/kaggle", output_dir="data/ner", base="experiments/ner_bilstm_crf")
     parser.add_argument("--min_count_word", type=int, default=1, help="rarer words count as unknown (%(default)s)")
     parser.add_argument("--min_count_tag", type=int, default=1, help="rarer tags are not learnt (%(default)s)")
     parser.add_argument("--encoding", help="of the raw files (UTF-8; of a .csv that is no UTF-8, windows-1252)")

@@ -48,8 +48,8 @@ def read_embeddings(path: Path, vocabulary: Mapping[str, int], dim: int) -> dict
                     continue
                 try:
                     vector = [float(field) for field in fields[-dim:]]
-                except ValueError as error:
-                    raise UserError(f"{path}, line {line}: torn: {error}.") from None
+                except ValueError:
+                    raise UserError(f"{path}, line {line}: torn: not {dim} numbers behind the word.") from None
                 if not all(map(math.isfinite, vector)):
                     raise UserError(f"{path}, line {line}: a number that is not finite.")
                 if word in vocabulary:

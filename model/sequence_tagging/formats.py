@@ -182,8 +182,9 @@ def read_csv(path: Path, encoding: str | None) -> Iterator[Row | None]:
     header = [name.strip() for name in next(rows)]
     missing = [name for name in COLUMNS if name not in header]
     if missing:
+        found = ", ".join(filter(None, header))[:200]
         raise UserError(
-            f"{path}, line 1: no column {' and no column '.join(missing)}; there are {', '.join(header)[:200]}.\n"
+            f"{path}, line 1: no column {' and no column '.join(missing)}; there are {found}.\n"
             "Is it ner.csv? The archive holds two files, and ner_dataset.csv is the one to take."
         )
     number_at, word_at, tag_at = (header.index(name) for name in COLUMNS)

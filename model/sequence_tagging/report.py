@@ -67,7 +67,7 @@ class Report:
             floatfmt=("", ".3f", ".3f", ".3f", ".0f", ".0f"),
             disable_numparse=[0],
         )
-        return "\n\n".join(["\n".join(tagged), table])
+        return "\n\n".join(["\n".join(tagged), f"All of them: {model_dir / f'predictions_{name}.txt'}", table])
 
 
 def scores(correct: int, predicted: int, labelled: int) -> list[float]:
