@@ -1,7 +1,8 @@
 """Sentences for those who have none at hand: a small newspaper, written by a grammar of its own.
 
 What makes it worth learning: the same name may be a person, a place or an organization, and only its company tells
-which; half of the names in val and test are ones that train never saw, so that their form has to do.
+which; half of the names in val and test are ones that train never saw, so that their form has to do; and sometimes
+neither is enough.
 """
 
 from __future__ import annotations
@@ -54,6 +55,14 @@ PATTERNS = [
     "The mayor of {loc} thanked {org} and {per} .",
     "Nothing new was reported from {loc} since {tim} .",
     "{event} may begin in {number} days , {verb} the farmers .",
+    # here the form of the name is all there is to go by
+    "{per} {verb} on {tim} that {claim} .",
+    "{org} {verb} on {tim} that {claim} .",
+    "{loc} {verb} on {tim} that {claim} .",
+    "Then came {per} .",
+    "Then came {loc} .",
+    "{event} , {claim} : {org} against {loc}",
+    "{event} , {claim} : {per} against {org}",
 ]
 
 
