@@ -112,7 +112,7 @@ def read_params_file(model_dir: Path) -> JsonFile:
 
 def check_params(file: JsonFile) -> Any:
     """The parameters in `file`, as its task's `Params`. Raises UserError."""
-    name = file.values.get("task", task_of(file.values.keys()))
+    name = file.values["task"] if "task" in file.values else task_of(file.values.keys())
     try:
         task = Task(str(name))
     except UserError as error:

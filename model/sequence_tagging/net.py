@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from functools import cached_property
 from pathlib import Path
 
@@ -18,8 +17,6 @@ from model.metrics import Metric, count_correct, num_items, ratio
 from .embeddings import read_embeddings
 from .entities import OUTSIDE, goes_on, parse
 from .params import PAD, UNK, Params
-
-logger = logging.getLogger(__name__)
 
 
 class Net(nn.Module):
