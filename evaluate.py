@@ -19,8 +19,7 @@ from model.metrics import Totals
 from utils import (
     Progress,
     check_writable,
-    find_checkpoint,
-    load_checkpoint,
+    fetch_checkpoint,
     logger,
     restore_weights,
     run_command,
@@ -67,8 +66,8 @@ def main() -> None:
     model_dir = Path(args.model_dir)
     task, params = load_experiment(model_dir, args.data_dir)
     device = choose_device(args.device)
-    path = find_checkpoint(model_dir, args.restore_file)
-    checkpoint = load_checkpoint(path)
+    checkpoint = fetch_checkpoint(model_dir, args.restore_file)
+    path = Path(checkpoint["path"])
     check_same_data(checkpoint, params.data)
     check_writable(model_dir)
     set_logger(model_dir / "evaluate.log")

@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+import os
 import platform
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
@@ -16,18 +18,24 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from filelock import FileLock, Timeout
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
 
-from model import check_same_data
+from model import Task, check_same_data
 from model.hardware import choose_precision
-from model.params import TrainingParams
+from model.metrics import Totals
+from model.optimizers import Schedule, make_optimizer
+from model.params import JsonFile, TrainingParams
 from utils import (
+    PARTIAL,
     Diverged,
+    Stopped,
     UserError,
-    find_checkpoint,
-    list_checkpoints,
-    load_checkpoint,
+    fetch_checkpoint,
+    load_newest,
     logger,
+    save_checkpoint,
     save_json,
     write_atomically,
 )
@@ -35,10 +43,51 @@ from utils import (
 # ------------------------------------------------------------------------------------- where to start
 
 # what may change between an interrupted run and its continuation
-MAY_CHANGE = {"data_dir", "num_epochs", "num_workers", "save_summary_steps", "early_stopping_patience"}
+MAY_CHANGE = {
+    "data_dir",
+    "num_epochs",
+    "num_workers",
+    "checkpoint_minutes",
+    "save_summary_steps",
+    "early_stopping_patience",
+}
 
 # what a run leaves in its folder
 OUTPUTS = ("*.log", "*.jsonl", "run.json", "*.png", "*_weights", "*_summaries", "metrics_*.json", "predictions_*")
+
+
+@contextlib.contextmanager
+def locked(model_dir: Path) -> Iterator[None]:
+    """Let no other run into `model_dir` meanwhile, and clear away what one that was killed was writing.
+
+    The lock is the operating system's: it ends with the process, however that ends.
+
+    Raises:
+        UserError: a run is going on there; its host and process are named.
+    """
+    lock, holder = FileLock(model_dir / LOCK, blocking=False), model_dir / LOCK_HOLDER
+    try:
+        lock.acquire()
+    except Timeout:
+        there = JsonFile.read(holder).values if holder.exists() else {}
+        raise UserError(
+            f"{model_dir}: another run is going on here: process {there.get('process', '(just starting)')} on"
+            f" {there.get('host', 'an unknown host')}, since {there.get('since', 'now')}."
+            " Wait for it, stop it, or train in another folder."
+        ) from None
+    with lock:
+        for pattern in (f"*_weights/.*{PARTIAL}", f".run.json.*{PARTIAL}", f".*.jsonl.*{PARTIAL}"):
+            for partial in model_dir.glob(pattern):
+                partial.unlink()
+        since = time.strftime("%Y-%m-%d %H:%M:%S")
+        save_json({"host": socket.gethostname(), "process": os.getpid(), "since": since}, holder)
+        try:
+            yield
+        finally:
+            holder.unlink(missing_ok=True)
+
+
+LOCK, LOCK_HOLDER = ".lock", ".lock.json"  # the first stays: to take it away would let two in
 
 
 def choose_start(
@@ -46,16 +95,20 @@ def choose_start(
 ) -> dict[str, Any] | None:
     """The checkpoint to go on from, or the weights alone for a new run, or None for a fresh start.
 
+    An unfinished run that began from `restore_file` goes on: whoever starts a killed command again means that.
+
     Raises:
         UserError: there is nothing to restore, or the interrupted run had other parameters or data.
     """
+    checkpoint = None if restart else load_newest(model_dir)
     if restore_file:
-        checkpoint = load_checkpoint(find_checkpoint(model_dir, restore_file))
-        check_same_data(checkpoint, params.data)
-        return {"path": checkpoint["path"], "state_dict": checkpoint["state_dict"]}
-    if restart or not list_checkpoints(model_dir / "last_weights"):
+        began_there = checkpoint is not None and checkpoint["restore_file"] == restore_file
+        if checkpoint is None or not began_there or is_finished(checkpoint["history"], params):
+            weights = fetch_checkpoint(model_dir, restore_file)
+            check_same_data(weights, params.data)
+            return {"path": weights["path"], "state_dict": weights["state_dict"]}
+    if checkpoint is None:
         return None
-    checkpoint = load_checkpoint(find_checkpoint(model_dir, "last"))
     before, now = checkpoint["params"], params.model_dump()
     frozen = now.keys() - MAY_CHANGE
     if now["num_epochs"] < checkpoint["epoch"] or is_stretched(params):
@@ -98,6 +151,170 @@ def keep_previous(model_dir: Path) -> None:
             path.rename(folder / path.name)
 
 
+# --------------------------------------------------------------------------------------- while it runs
+
+
+LOOK_EVERY = 64  # steps
+
+
+class Run:
+    """A network in training: all that decides how it goes on, and so all that a checkpoint holds.
+
+    Attributes:
+        history: an entry per finished epoch.
+        batches: how many of the next epoch are done.
+        totals, seconds: what was counted over them, and how long they took.
+    """
+
+    def __init__(
+        self,
+        model_dir: Path,
+        net: nn.Module,
+        loader: DataLoader[Any],
+        task: Task,
+        params: TrainingParams,
+        device: torch.device,
+        restore_file: str | None = None,
+    ):
+        self.model_dir, self.net, self.loader, self.params, self.device = model_dir, net, loader, params, device
+        self.metrics = task.metrics
+        self.optimizer = make_optimizer(net, params)
+        self.schedule = Schedule(self.optimizer, params, len(loader))
+        # A GPU is not waited for: there a fused optimizer leaves the weights alone by itself when its `found_inf` is 1,
+        # which is how torch.amp.GradScaler skips a step, and the run looks a little later.
+        self.waits = device.type != "cuda" or not self.optimizer.defaults.get("fused")
+        self.unseen: list[tuple[int, float, Tensor, Tensor]] = []  # batch, learning rate, loss, gradient norm
+        self.restore_file = restore_file
+        self.history: list[dict[str, Any]] = []
+        self.begin_epoch()
+        self.summaries = Summaries(model_dir)
+        self.saved: tuple[int, int] | None = None
+        self.saved_at = time.monotonic()
+
+    def begin_epoch(self) -> None:
+        self.batches, self.seconds, self.totals = 0, 0.0, Totals(self.metrics)
+
+    @property
+    def epoch(self) -> int:
+        """How many epochs are finished."""
+        return len(self.history)
+
+    @property
+    def step(self) -> int:
+        """How many batches there have been in all."""
+        return self.epoch * len(self.loader) + self.batches
+
+    @property
+    def best(self) -> dict[str, Any] | None:
+        return best_epoch(self.history, self.params.monitor) if self.history else None
+
+    def end_epoch(self, trained: dict[str, float], evaluated: dict[str, float]) -> bool:
+        """Enter the metrics of the epoch, save, and write all results. Returns whether it is the best so far."""
+        num_examples = len(self.loader.dataset)  # type: ignore[arg-type]
+        self.schedule.end_epoch(evaluated[self.params.monitor])
+        self.history.append(
+            {
+                "epoch": self.epoch + 1,
+                "train": trained,
+                "val": evaluated,
+                "learning_rate": self.schedule.learning_rate,
+                "seconds": round(self.seconds, 3),
+                "examples_per_second": round(num_examples / self.seconds, 1),
+            }
+        )
+        self.begin_epoch()
+        self.summaries.write("train_summaries", trained, self.step)
+        self.summaries.write("eval_summaries", evaluated, self.step)
+        self.save()
+        write_results(self.model_dir, self.history, self.params.monitor)
+        return self.best is self.history[-1]
+
+    def save(self) -> None:
+        """Save a checkpoint, unless this moment has one.
+
+        Raises:
+            Diverged: a gradient was not finite, which a GPU tells only now.
+            UserError: the disk is full.
+        """
+        self.saved_at = time.monotonic()
+        if self.saved == (self.epoch, self.batches):
+            return
+        self._look()
+        self.summaries.flush()
+        save_checkpoint(
+            {
+                "epoch": self.epoch,
+                "batch": self.batches,
+                "state_dict": self.net.state_dict(),
+                "optim_dict": self.optimizer.state_dict(),
+                "scheduler": self.schedule.state_dict(),
+                "random_states": get_random_states(self.device),
+                "totals": self.totals.state_dict(),
+                "seconds": self.seconds,
+                "history": self.history,
+                "best": self.best,
+                "restore_file": self.restore_file,
+                "params": self.params.model_dump(),
+                "data": self.params.data.model_dump(),
+            },
+            self.model_dir,
+            is_best=not self.batches and self.best is not None and self.best is self.history[-1],
+        )
+        self.saved = (self.epoch, self.batches)
+
+    def check_finite(self, loss: Tensor, gradient_norm: Tensor) -> None:
+        """Keep a loss or gradient that is not finite from the weights. Raises Diverged, naming step and examples."""
+        loss = loss.detach()
+        if self.waits and math.isfinite(loss.item() + gradient_norm.item()):
+            return
+        self.unseen.append((self.batches, self.optimizer.param_groups[0]["lr"], loss, gradient_norm))
+        if self.waits or len(self.unseen) == LOOK_EVERY:
+            self._look()
+        if not self.waits:
+            self.optimizer.found_inf = 1 - torch.isfinite(loss + gradient_norm).float()  # type: ignore[attr-defined]
+
+    def _look(self) -> None:
+        if not self.unseen:
+            return
+        numbers = torch.stack([torch.stack([loss, norm]) for *_, loss, norm in self.unseen]).tolist()
+        for (batch, learning_rate, *_), (loss, norm) in zip(self.unseen, numbers, strict=True):
+            if not math.isfinite(loss + norm):
+                raise Diverged(self._describe_divergence(batch, learning_rate, loss, norm))
+        self.unseen.clear()
+
+    def _describe_divergence(self, batch: int, learning_rate: float, loss: float, norm: float) -> str:
+        sampler: Any = self.loader.batch_sampler
+        sampler.set_epoch(self.epoch, batch)
+        examples = self.loader.dataset.describe(next(iter(sampler)).indices.tolist())  # type: ignore[attr-defined]
+        return (
+            f"Step {self.epoch * len(self.loader) + batch + 1} (epoch {self.epoch + 1}, batch {batch + 1}): the loss is"
+            f" {loss:g} and the norm of its gradient {norm:g}, at a learning rate of {learning_rate:g}."
+            f" The weights were not touched.\nThe batch was {examples}.\n"
+            "If they are what they should be, try a smaller learning_rate, warmup_epochs, or clip_grad_norm:\n"
+            f"  python train.py --model_dir NEW --base {self.model_dir} --data_dir {self.params.data_dir}"
+            f" --set learning_rate={self.params.learning_rate / 10:g} clip_grad_norm=1"
+        )
+
+    def save_now_and_then(self) -> None:
+        if time.monotonic() - self.saved_at > 60 * self.params.checkpoint_minutes:
+            self.save()
+
+    def go_on(self, checkpoint: dict[str, Any]) -> None:
+        """Be where the run was when `checkpoint` was saved; the weights are in the network already."""
+        self.history, self.batches, self.seconds = (checkpoint[name] for name in ("history", "batch", "seconds"))
+        self.optimizer.load_state_dict(checkpoint["optim_dict"])
+        self.schedule.load_state_dict(checkpoint["scheduler"])
+        self.totals.load_state_dict(checkpoint["totals"], self.device)
+        set_random_states(checkpoint["random_states"], self.device)
+        self.restore_file = checkpoint["restore_file"]
+        self.summaries = Summaries(self.model_dir, purge_step=self.step + 1)
+        self.saved = (self.epoch, self.batches)
+        for path in checkpoint["damaged"]:
+            path.replace(path.with_suffix(".damaged"))  # or it would pass for the newest
+        where = f", batch {self.batches} of {len(self.loader)}" if self.batches else ""
+        logger.info("Going on after epoch %d%s (%s).", self.epoch, where, checkpoint["path"])
+
+
 # ---------------------------------------------------------------------------- what a run leaves behind
 
 
@@ -107,19 +324,18 @@ def recorded(model_dir: Path, run: dict[str, Any]) -> Iterator[None]:
     save_json(run, model_dir / "run.json")
     try:
         yield
-        run["status"] = "finished"
     except BaseException as error:
-        if isinstance(error, KeyboardInterrupt):
-            logger.info("All finished epochs are saved. The same command goes on from there.")
-        run["status"] = {Diverged: "diverged", KeyboardInterrupt: "interrupted"}.get(type(error), "failed")
+        run["status"] = {Diverged: "diverged", Stopped: "interrupted"}.get(type(error), "failed")
         run["error"] = str(error)
+        with contextlib.suppress(UserError):  # the disk is full, and that is `error` already
+            save_json(run, model_dir / "run.json")
         raise
-    finally:
-        save_json(run, model_dir / "run.json")
+    save_json({**run, "status": "finished"}, model_dir / "run.json")
 
 
-def write_results(model_dir: Path, history: list[dict[str, Any]], best: dict[str, Any]) -> None:
+def write_results(model_dir: Path, history: list[dict[str, Any]], monitor: str) -> None:
     """Bring history.jsonl and the metrics files up to the last epoch."""
+    best = best_epoch(history, monitor)
     write_atomically(model_dir / "history.jsonl", "".join(json.dumps(entry) + "\n" for entry in history))
     save_json({"epoch": best["epoch"], **best["val"]}, model_dir / "metrics_eval_best_weights.json")
     last = history[-1]
@@ -129,17 +345,22 @@ def write_results(model_dir: Path, history: list[dict[str, Any]], best: dict[str
 class Summaries:
     """What TensorBoard shows. Importing its writer is slow: after the first steps is early enough."""
 
-    def __init__(self, model_dir: Path):
-        self.model_dir = model_dir
+    def __init__(self, model_dir: Path, purge_step: int | None = None):
+        """A run that goes on from before step `purge_step` hides what an earlier process wrote from there on."""
+        self.model_dir, self.purge_step = model_dir, purge_step
         self.writers: dict[str, Any] = {}
 
     def write(self, folder: str, numbers: dict[str, float], step: int) -> None:
         if folder not in self.writers:
             from torch.utils.tensorboard import SummaryWriter
 
-            self.writers[folder] = SummaryWriter(str(self.model_dir / folder))
+            self.writers[folder] = SummaryWriter(str(self.model_dir / folder), purge_step=self.purge_step)
         for name, value in numbers.items():
             self.writers[folder].add_scalar(name, value, step)
+
+    def flush(self) -> None:
+        for writer in self.writers.values():
+            writer.flush()
 
     def close(self) -> None:
         for writer in self.writers.values():

@@ -3,8 +3,8 @@
     python train.py --model_dir experiments/base_model
     python train.py --model_dir experiments/lr_0.01 --base experiments/base_model --set learning_rate=0.01
 
-Without --restart and --restore_file, the same command goes on with a run that was interrupted, from its last finished
-epoch.
+The same command goes on with a run that was interrupted, and ends where that would have ended. Ctrl-C and SIGTERM stop
+it after the batch and save; whatever else ends it costs at most the batches since the last checkpoint.
 """
 
 from __future__ import annotations
@@ -16,41 +16,40 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 from torch.utils.data import DataLoader
 
 from evaluate import evaluate
 from model import Task, create_experiment, load_experiment, read_run
 from model.hardware import autocast, choose_device, choose_precision, to_device
-from model.metrics import Totals
-from model.optimizers import Schedule, make_optimizer
+from model.optimizers import clip_gradients
 from model.params import TrainingParams
 from model.plots import draw_curves
 from model.summary import summarize
 from runs import (
-    Summaries,
+    LOCK,
+    Run,
     best_epoch,
     choose_start,
     describe_run,
-    get_random_states,
     gradient_norms,
     is_finished,
     is_stretched,
     keep_previous,
+    locked,
     recorded,
-    set_random_states,
     write_results,
 )
 from utils import (
     Diverged,
     Progress,
+    Stopped,
     UserError,
     check_writable,
     logger,
     restore_weights,
     run_command,
-    save_checkpoint,
     set_logger,
+    stop,
 )
 
 
@@ -71,121 +70,69 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def train(
-    net: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    schedule: Schedule,
-    loader: DataLoader[Any],
-    task: Task,
-    params: TrainingParams,
-    device: torch.device,
-    precision: torch.dtype,
-    epoch: int,
-    summaries: Summaries,
-) -> dict[str, float]:
-    """Train for one epoch. Returns its loss and metrics, each example as the network saw it at that moment."""
+def train(run: Run, task: Task, precision: torch.dtype) -> dict[str, float]:
+    """Train to the end of the epoch. Returns its loss and metrics, each example as the network saw it at that moment.
+
+    Raises:
+        Stopped: a signal came; `run` is between two batches.
+        Diverged: the loss or its gradient is not finite; the weights are those before the step.
+    """
+    net, loader, params, device = run.net, run.loader, run.params, run.device
     net.train()
-    totals = Totals(task.metrics)
-    step = epoch * len(loader)
-    loader.batch_sampler.set_epoch(epoch)  # type: ignore[union-attr]
-    progress = Progress(loader, f"epoch {epoch + 1}/{params.num_epochs}")
+    start = time.perf_counter() - run.seconds
+    loader.batch_sampler.set_epoch(run.epoch, run.batches)  # type: ignore[union-attr]
+    progress = Progress(loader, f"epoch {run.epoch + 1}/{params.num_epochs}", done=run.batches)
     for inputs, labels in progress:
         inputs, labels = to_device(inputs, device), to_device(labels, device)
         with autocast(device, precision):
             outputs = net(inputs)
             loss = task.loss_fn(outputs, labels)
-        optimizer.zero_grad()
+        run.optimizer.zero_grad()
         loss.backward()
-        if params.clip_grad_norm:
-            nn.utils.clip_grad_norm_(net.parameters(), params.clip_grad_norm)
-        optimizer.step()
-        schedule.step()
-        step += 1
+        gradient_norm = clip_gradients(net, params.clip_grad_norm)
+        run.check_finite(loss, gradient_norm)
+        run.optimizer.step()
+        run.schedule.step()
 
-        totals.add(outputs, labels, loss)
-        progress.show(totals.compute)  # computes once a second at most: nothing else here waits for the device
-        if step % params.save_summary_steps == 0 or step == (epoch + 1) * len(loader):
-            summaries.write("train_summaries", gradient_norms(net) | {"learning_rate": schedule.learning_rate}, step)
-    return totals.compute()
+        run.totals.add(outputs, labels, loss)
+        run.batches += 1
+        run.seconds = time.perf_counter() - start
+        progress.show(run.totals.compute)  # computes once a second at most: nothing else here waits for a GPU
+        if run.step % params.save_summary_steps == 0 or run.batches == len(loader):
+            numbers = gradient_norms(net) | {"learning_rate": run.schedule.learning_rate}
+            run.summaries.write("train_summaries", numbers, run.step)
+        run.save_now_and_then()
+    return run.totals.compute()
 
 
-def train_and_evaluate(
-    model_dir: Path,
-    net: nn.Module,
-    loaders: dict[str, DataLoader[Any]],
-    task: Task,
-    params: TrainingParams,
-    device: torch.device,
-    checkpoint: dict[str, Any] | None,
-) -> None:
+def train_and_evaluate(run: Run, val_loader: DataLoader[Any], task: Task) -> None:
     """Train for the epochs that are left; evaluate on val and save after each.
 
-    Args:
-        checkpoint: where to go on, or None to begin.
-
     Raises:
-        Diverged: the loss is no number any more. The last saved weights are those of the epoch before.
+        Stopped: a signal came; a checkpoint of that moment is saved.
+        Diverged: the loss or its gradient is not finite; the checkpoints are of before.
     """
-    optimizer = make_optimizer(net, params)
-    schedule = Schedule(optimizer, params, len(loaders["train"]))
+    params, device = run.params, run.device
     precision = choose_precision(device, params.precision)
-    summaries = Summaries(model_dir)
-    num_examples = len(loaders["train"].dataset)  # type: ignore[arg-type]
-    history: list[dict[str, Any]] = []
-    if checkpoint:
-        history = checkpoint["history"]
-        optimizer.load_state_dict(checkpoint["optim_dict"])
-        schedule.load_state_dict(checkpoint["scheduler"])
-        set_random_states(checkpoint["random_states"], device)
-        logger.info("Going on after epoch %d.", len(history))
+    num_examples = len(run.loader.dataset)  # type: ignore[arg-type]
     logger.info("Training on %d examples, on %s in %s", num_examples, device, str(precision).removeprefix("torch."))
-
-    while not is_finished(history, params):
-        epoch = len(history)
-        start = time.perf_counter()
-        trained = train(net, optimizer, schedule, loaders["train"], task, params, device, precision, epoch, summaries)
-        seconds = time.perf_counter() - start
-        evaluated = evaluate(net, loaders["val"], task, device, precision)
-        if not math.isfinite(trained["loss"] + evaluated["loss"]):
-            raise Diverged(
-                f"The loss became {trained['loss']} in epoch {epoch + 1} (on val: {evaluated['loss']}), at a learning"
-                f" rate of up to {params.learning_rate:g}. Try a smaller learning_rate, warmup_epochs, clip_grad_norm."
-            )
-        schedule.end_epoch(evaluated[params.monitor])
-        history.append(
-            {
-                "epoch": epoch + 1,
-                "train": trained,
-                "val": evaluated,
-                "learning_rate": schedule.learning_rate,
-                "seconds": round(seconds, 3),
-                "examples_per_second": round(num_examples / seconds, 1),
-            }
-        )
-        best = best_epoch(history, params.monitor)
-        is_best = best is history[-1]
-        save_checkpoint(
-            {
-                "epoch": epoch + 1,
-                "state_dict": net.state_dict(),
-                "optim_dict": optimizer.state_dict(),
-                "scheduler": schedule.state_dict(),
-                "random_states": get_random_states(device),
-                "history": history,
-                "best": best,
-                "params": params.model_dump(),
-                "data": params.data.model_dump(),
-            },
-            model_dir,
-            is_best,
-        )
-        write_results(model_dir, history, best)
-        step = (epoch + 1) * len(loaders["train"])
-        summaries.write("train_summaries", trained, step)
-        summaries.write("eval_summaries", evaluated, step)
-        logger.info("%s", describe_epoch(history[-1], params.num_epochs, is_best))
-    summaries.close()
-    finish(model_dir, history, params)
+    try:
+        while not is_finished(run.history, params):
+            trained = train(run, task, precision)
+            evaluated = evaluate(run.net, val_loader, task, device, precision)
+            if not math.isfinite(evaluated["loss"]):
+                raise Diverged(
+                    f"The loss on val is {evaluated['loss']} after epoch {run.epoch + 1}, at a learning rate of up to"
+                    f" {params.learning_rate:g}. Try a smaller learning_rate, warmup_epochs, or clip_grad_norm."
+                )
+            is_best = run.end_epoch(trained, evaluated)
+            logger.info("%s", describe_epoch(run.history[-1], params.num_epochs, is_best))
+    except Stopped:
+        run.save()
+        logger.info("Saved after epoch %d, batch %d. The same command goes on from there.", run.epoch, run.batches)
+        raise
+    run.summaries.close()
+    finish(run.model_dir, run.history, params)
 
 
 def finish(model_dir: Path, history: list[dict[str, Any]], params: TrainingParams) -> None:
@@ -212,25 +159,30 @@ def main() -> None:
         raise UserError("--set goes with --base DIR, the experiment to vary. Or edit params.json.")
     is_new = args.base and create_experiment(model_dir, Path(args.base), args.set, args.data_dir)
     try:
-        run_experiment(model_dir, args)
+        task, params = load_experiment(model_dir, args.data_dir)
+        device = choose_device(args.device)
+        check_writable(model_dir)
+        with locked(model_dir):
+            run_experiment(model_dir, task, params, device, args)
     except UserError:
         if is_new and not (model_dir / "run.json").exists():  # it could not start, and the next try may differ
             (model_dir / "params.json").unlink()
+            (model_dir / LOCK).unlink(missing_ok=True)
             model_dir.rmdir()
         raise
 
 
-def run_experiment(model_dir: Path, args: argparse.Namespace) -> None:
-    task, params = load_experiment(model_dir, args.data_dir)
-    device = choose_device(args.device)
-    check_writable(model_dir)
+def run_experiment(
+    model_dir: Path, task: Task, params: TrainingParams, device: torch.device, args: argparse.Namespace
+) -> None:
     checkpoint = choose_start(model_dir, params, args.restore_file, args.restart)
     history = checkpoint.get("history", []) if checkpoint else []
-    run = describe_run(params, device)
+    goes_on = checkpoint is not None and "history" in checkpoint
+    about = describe_run(params, device)
     if is_finished(history, params):
         if read_run(model_dir).get("status") != "finished":  # it was stopped after its last epoch
-            with recorded(model_dir, run):
-                write_results(model_dir, history, best_epoch(history, params.monitor))
+            with recorded(model_dir, about):
+                write_results(model_dir, history, params.monitor)
                 finish(model_dir, history, params)
         logger.info(
             "%s: finished, %d epochs on %s. To start again: --restart. To train on: %s.",
@@ -248,14 +200,19 @@ def run_experiment(model_dir: Path, args: argparse.Namespace) -> None:
         restore_weights(net, checkpoint)
     elif hasattr(net, "load_pretrained"):
         net.load_pretrained()
-    if not history:
+    if not goes_on:
         keep_previous(model_dir)  # only now: whatever could be wrong with the new run has been found
     set_logger(model_dir / "train.log")
-    if not history:
-        example, _ = loaders["val"].dataset.__getitems__(next(iter(loaders["val"].batch_sampler)))
-        logger.info("%s", summarize(net, to_device(example, device)))
-    with recorded(model_dir, run):
-        train_and_evaluate(model_dir, net, loaders, task, params, device, checkpoint if history else None)
+    with recorded(model_dir, about), stop.deferred():
+        run = Run(model_dir, net, loaders["train"], task, params, device, args.restore_file)
+        if checkpoint and goes_on:
+            run.go_on(checkpoint)
+        else:
+            example, _ = loaders["val"].dataset.__getitems__(next(iter(loaders["val"].batch_sampler)))
+            logger.info("%s", summarize(net, to_device(example, device)))
+        if checkpoint and not goes_on:
+            run.save()  # if the weights came from this folder, they are in previous/ now
+        train_and_evaluate(run, loaders["val"], task)
 
 
 if __name__ == "__main__":

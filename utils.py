@@ -1,17 +1,23 @@
-"""What the commands share: errors, logging, files that are whole or absent, checkpoints, and progress.
+"""What the commands share: errors, signals, logging, files that are whole or absent, checkpoints, and progress.
 
 torch is imported where it is needed and not at the top: a table of results or a misspelt name need not wait for it.
 """
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import io
 import json
 import logging
 import os
+import re
+import shutil
+import signal
+import stat
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -36,28 +42,114 @@ class UserError(Exception):
 
 
 class Diverged(UserError):
-    """The loss stopped being a number; exit status 3."""
+    """The loss, or its gradient, is not finite; exit status 3."""
 
     exit_status = 3
 
 
 def run_command(main: Callable[[], None]) -> None:
-    """Run a command's `main`, turning UserError and Ctrl-C into a message and an exit status."""
+    """Run a command's `main`, turning UserError and signals into a message and an exit status."""
     set_logger()
+    threading.excepthook = _report_thread
+    status = 0
     try:
-        main()
-    except UserError as error:
-        logger.error("%s", error)
-        sys.exit(error.exit_status)
-    except KeyboardInterrupt:
-        logger.error("Interrupted.")
-        sys.exit(130)
+        with stop:
+            main()
+    except (UserError, Stopped) as error:
+        report(error)
+        status = error.exit_status
     except Exception as error:
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
-            logger.error("%s", error)
-            sys.exit(2)
-        logger.exception("This is a bug in the program, not in what it was given:")
-        sys.exit(1)
+        if isinstance(error, OSError) and error.errno in (*DISK_FULL, errno.EROFS, errno.EACCES):
+            report(explain(error))
+            status = 2
+        else:
+            logger.exception("This is a bug in the program, not in what it was given:")
+            status = 1
+    if status:  # outside, where the error and all that it holds, such as loaders with workers, is gone
+        sys.exit(status)
+
+
+def _report_thread(problem: Any) -> None:
+    if isinstance(problem.exc_value, OSError) and problem.exc_value.errno in DISK_FULL:
+        return  # TensorBoard's: it raises the same where it is next asked to write
+    threading.__excepthook__(problem)
+
+
+def report(error: Exception) -> None:
+    with contextlib.suppress(UserError):  # the log file's disk is full: the console has it
+        logger.error("%s", error)
+
+
+# --------------------------------------------------------------------------------------------- signals
+
+
+class Stopped(Exception):
+    """A signal asked the command to stop; exit status 128 + its number, as shells have it."""
+
+    def __init__(self, number: int):
+        super().__init__(f"Stopped by {signal.Signals(number).name}.")
+        self.exit_status = 128 + number
+
+
+class Stop:
+    """What Ctrl-C, SIGTERM and the end of the terminal do to a command: raise Stopped, once that does no harm.
+
+    A second signal ends the process at once.
+    """
+
+    def __init__(self) -> None:
+        self.received = 0
+        self.is_deferred = False
+        self.before: dict[int, Any] = {}
+
+    def __enter__(self) -> None:
+        self.received = 0
+        numbers = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+        self.before = {number: signal.getsignal(number) for number in numbers}
+        for number, handler in self.before.items():
+            if handler != signal.SIG_IGN:  # as nohup, or a shell's &, has it
+                signal.signal(number, self._receive)
+
+    def __exit__(self, *_: Any) -> None:
+        for number, handler in self.before.items():
+            signal.signal(number, handler)
+
+    def _receive(self, number: int, _: Any) -> None:
+        if self.received:
+            os._exit(128 + number)
+        self.received = number
+        if number == getattr(signal, "SIGHUP", None):
+            for descriptor in (1, 2):
+                if stat.S_ISCHR(os.fstat(descriptor).st_mode):  # the terminal, which is gone
+                    silence(descriptor)
+        if not self.is_deferred:
+            raise Stopped(number)
+        # not by the logger, in the middle of whose work this may be
+        os.write(2, b"\nStopping after this batch; a second signal stops at once.\n")
+
+    @contextlib.contextmanager
+    def deferred(self) -> Iterator[None]:
+        """Within, a signal waits for the next `check`."""
+        self.is_deferred = True
+        try:
+            yield
+        finally:
+            self.is_deferred = False
+
+    def check(self) -> None:
+        """Raise Stopped if a signal has come."""
+        if self.received:
+            raise Stopped(self.received)
+
+
+stop = Stop()
+
+
+def silence(descriptor: int) -> None:
+    """Let what is written there vanish: nobody reads it any more, and a write would fail."""
+    devnull = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(devnull, descriptor)
+    os.close(devnull)
 
 
 # --------------------------------------------------------------------------------------------- logging
@@ -67,7 +159,23 @@ class _Console(logging.StreamHandler[Any]):
     """Prints above a progress bar instead of through it; errors go to stderr."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        tqdm.write(self.format(record), file=sys.stderr if record.levelno >= logging.ERROR else sys.stdout)
+        try:
+            tqdm.write(self.format(record), file=sys.stderr if record.levelno >= logging.ERROR else sys.stdout)
+        except BrokenPipeError:  # whoever read has had enough, as head has; that is no reason to stop
+            silence(sys.stdout.fileno())
+
+
+class _LogFile(logging.FileHandler):
+    """A file that cannot be written to is an error, once, and not a traceback for each line."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        error = sys.exc_info()[1]
+        logging.getLogger().removeHandler(self)
+        with contextlib.suppress(OSError):  # what it still holds cannot be written either
+            self.close()
+        if isinstance(error, OSError):
+            raise explain(error, Path(self.baseFilename), len(self.format(record)) + 1) from None
+        raise
 
 
 def set_logger(log_file: Path | None = None) -> None:
@@ -79,10 +187,10 @@ def set_logger(log_file: Path | None = None) -> None:
         root.addHandler(_Console())
         for stream in (sys.stdout, sys.stderr):  # a file name that is no Unicode is no reason to stop
             if isinstance(stream, io.TextIOWrapper):
-                stream.reconfigure(errors="backslashreplace")
+                stream.reconfigure(errors="backslashreplace", line_buffering=True)
         logging.captureWarnings(True)
     if log_file is not None:
-        handler = logging.FileHandler(log_file, encoding="utf-8", errors="backslashreplace")
+        handler = _LogFile(log_file, encoding="utf-8", errors="backslashreplace")
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s: %(message)s"))
         root.addHandler(handler)
 
@@ -90,18 +198,51 @@ def set_logger(log_file: Path | None = None) -> None:
 # ----------------------------------------------------------------------------------------------- files
 
 
-def write_atomically(path: Path, content: bytes | memoryview | str) -> None:
-    """Write a file that is, at every moment, either the old one or the new one, whole."""
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+def write_atomically(path: Path, content: bytes | memoryview | str, sync_folder: bool = True) -> None:
+    """Write a file that is, at every moment and after any crash, either the old one or the new one, whole.
+
+    Args:
+        sync_folder: have the new name on disk when this returns, not only soon after.
+
+    Raises:
+        UserError: the disk is full. The old file is untouched.
+    """
     data = content.encode() if isinstance(content, str) else content
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    partial = path.with_name(f".{path.name}.{os.getpid()}{PARTIAL}")  # beside it: a rename crosses no file system
     try:
-        with open(partial, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+        try:
+            with open(partial, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(partial, path)
+        finally:
+            partial.unlink(missing_ok=True)
+    except OSError as error:
+        raise explain(error, path, len(data)) from None
+    if sync_folder and os.name == "posix":
+        folder = os.open(path.parent, os.O_RDONLY)
+        os.fsync(folder)
+        os.close(folder)
+
+
+PARTIAL = ".partial"
+
+
+def explain(error: OSError, path: Path | None = None, needed: int | None = None) -> Exception:
+    """What to raise for `error`: if the disk is full, a UserError that says how full."""
+    if error.errno not in DISK_FULL:
+        return error
+    place = path or Path(error.filename or ".")
+    free = shutil.disk_usage(place if place.exists() else place.absolute().parent).free
+    needs = f"{needed:,} bytes needed, " if needed is not None else ""
+    return UserError(
+        f"{place}: the disk is full ({needs}{free:,} free). What was saved before is whole. Make room, and run the same"
+        " command again."
+    )
 
 
 def save_json(values: Any, path: Path) -> None:
@@ -121,15 +262,19 @@ def check_writable(folder: Path) -> None:
 
 # ----------------------------------------------------------------------------------------- checkpoints
 
-KEEP_LAST = 5
+KEEP_EPOCHS = 5
+KEEP_WITHIN_EPOCH = 2
 CHECKPOINT_HINT = "Expected weights that train.py saved, such as experiments/base_model/best_weights/epoch_0012.pt."
 
 
 def save_checkpoint(checkpoint: dict[str, Any], model_dir: Path, is_best: bool) -> None:
-    """Save to last_weights/, where the last five epochs are kept, and to best_weights/ if it is the best so far.
+    """Save to last_weights/ and, if it is the best so far, to best_weights/.
+
+    last_weights/ keeps the last five epochs, and of the epoch that is under way the last two checkpoints.
 
     Args:
-        checkpoint: tensors and plain values only, so that it loads with `weights_only=True`; `epoch` names the file.
+        checkpoint: tensors and plain values only, so that it loads with `weights_only=True`; `epoch`, how many are
+            finished, and `batch`, how many of the next one are done, name the file.
     """
     import torch
 
@@ -137,36 +282,85 @@ def save_checkpoint(checkpoint: dict[str, Any], model_dir: Path, is_best: bool) 
     torch.save(checkpoint, buffer)
     content = buffer.getbuffer()
     digest = hashlib.sha256(content).hexdigest()
-    # best first: whoever is killed in between repeats this epoch and finds it there again
-    for folder, keep in [("best_weights", 1)] * is_best + [("last_weights", KEEP_LAST)]:
-        path = model_dir / folder / f"epoch_{checkpoint['epoch']:04d}.pt"
+    epoch, batch = checkpoint["epoch"], checkpoint["batch"]
+    name = f"epoch_{epoch + 1:04d}_batch_{batch:06d}.pt" if batch or not epoch else f"epoch_{epoch:04d}.pt"
+    # Both hold all that there is. Whoever is killed in between goes on from best_weights/.
+    for folder in ["best_weights"] * is_best + ["last_weights"]:
+        path = model_dir / folder / name
         path.parent.mkdir(exist_ok=True)
-        write_atomically(_digest_of(path), digest + "\n")  # first, so that no checkpoint is ever without one
-        write_atomically(path, content)
-        for old in list_checkpoints(path.parent)[:-keep]:
-            old.unlink()
-            _digest_of(old).unlink(missing_ok=True)
+        try:
+            # first, so that no checkpoint is ever without one; what `sha256sum --check` reads
+            write_atomically(_digest_of(path), f"{digest}  {name}\n", sync_folder=False)
+            write_atomically(path, content)
+        finally:
+            _tidy(path.parent)
+
+
+def _tidy(folder: Path) -> None:
+    """Delete the checkpoints that newer ones replace, and digests of none."""
+    paths = list_checkpoints(folder)
+    epochs = [path for path in paths if "_batch_" not in path.name]
+    under_way = paths[paths.index(epochs[-1]) + 1 :] if epochs else paths
+    kept = paths[-1:] if folder.name == "best_weights" else epochs[-KEEP_EPOCHS:] + under_way[-KEEP_WITHIN_EPOCH:]
+    for path in set(paths) - set(kept):
+        path.unlink()
+    for digest in folder.glob("*.sha256"):
+        if not digest.with_suffix(".pt").exists():
+            digest.unlink()
 
 
 def _digest_of(path: Path) -> Path:
     return path.with_suffix(".sha256")
 
 
+def position(path: Path) -> tuple[int, int]:
+    """How many epochs were finished, and how many batches of the next one done, when a checkpoint was saved."""
+    match = re.fullmatch(r"epoch_(\d+)(?:_batch_(\d+))?", path.stem)
+    if match is None:
+        return -1, 0
+    epoch, batch = match.groups()
+    return (int(epoch), 0) if batch is None else (int(epoch) - 1, int(batch))
+
+
 def list_checkpoints(folder: Path) -> list[Path]:
-    """The checkpoints in `folder`, the latest epoch last."""
-    return sorted(folder.glob("epoch_*.pt"), key=lambda path: int(path.stem.split("_")[1]))
+    """The checkpoints in `folder`, the latest last."""
+    return sorted((path for path in folder.glob("epoch_*.pt") if position(path) > (-1, 0)), key=position)
 
 
-def find_checkpoint(model_dir: Path, restore_file: str) -> Path:
-    """The path of `best`, `last`, or a path given as such. Raises UserError when there is none."""
+def load_newest(model_dir: Path) -> dict[str, Any] | None:
+    """The newest whole checkpoint of the run in `model_dir`, or None if there is no run.
+
+    Newer ones, which are damaged, are named, and its `damaged` lists them.
+
+    Raises:
+        UserError: all of them are damaged.
+    """
+    damaged: list[Path] = []
+    paths = list_checkpoints(model_dir / "best_weights") + list_checkpoints(model_dir / "last_weights")
+    for path in sorted(paths, key=position, reverse=True):
+        try:
+            checkpoint = load_checkpoint(path)
+            if "optim_dict" not in checkpoint:
+                raise UserError(f"{path}: weights alone, no state of a run.")
+            return {**checkpoint, "damaged": damaged}
+        except UserError as error:
+            logger.warning("%s Taking the one before it.", error)
+            damaged.append(path)
+    if paths:
+        raise UserError(f"{model_dir}: no checkpoint is whole. To start again: --restart.")
+    return None
+
+
+def fetch_checkpoint(model_dir: Path, restore_file: str) -> dict[str, Any]:
+    """Load `best`, `last`, or a path given as such. Raises UserError when there is none, or it is damaged."""
     if restore_file not in ("best", "last"):
         if not Path(restore_file).is_file():
             raise UserError(f"--restore_file {restore_file}: no such file. Expected best, last, or a path.")
-        return Path(restore_file)
-    found = list_checkpoints(model_dir / f"{restore_file}_weights")
-    if not found:
-        raise UserError(f"{model_dir}: no {restore_file} weights. Train first: python train.py --model_dir {model_dir}")
-    return found[-1]
+        return load_checkpoint(Path(restore_file))
+    while found := list_checkpoints(model_dir / f"{restore_file}_weights"):
+        with contextlib.suppress(FileNotFoundError):  # a run that is going on here has a better one now
+            return load_checkpoint(found[-1])
+    raise UserError(f"{model_dir}: no {restore_file} weights. Train first: python train.py --model_dir {model_dir}")
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
@@ -174,17 +368,24 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
 
     Raises:
         UserError: the file is no checkpoint, or its bytes are not the ones that were saved.
+        FileNotFoundError: it is not there.
     """
     import torch
 
-    content = path.read_bytes()
-    digest_file = _digest_of(path)
-    if digest_file.exists() and digest_file.read_text().strip() != hashlib.sha256(content).hexdigest():
-        raise UserError(f"{path}: damaged: its bytes are not those that were saved.")
+    try:
+        content = path.read_bytes()
+        digest = _digest_of(path).read_text(errors="replace") if _digest_of(path).exists() else None
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}).") from None
+    if digest is not None and digest.split()[:1] != [hashlib.sha256(content).hexdigest()]:
+        raise UserError(f"{path}: damaged: its bytes are not those that were saved (SHA-256).")
     try:
         checkpoint = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except Exception as error:  # torch.load lets out whatever its parsers met; all of it means the same
-        reason = str(error).strip().split("\n")[0][:120]
+        code = re.search(r"nsupported (?:global: )?GLOBAL (\S+)", str(error))
+        reason = f"it would run {code[1]}, and is not let" if code else str(error).strip().split("\n")[0][:120]
         raise UserError(f"{path}: not a checkpoint ({reason or type(error).__name__}). {CHECKPOINT_HINT}") from None
     weights = checkpoint.get("state_dict") if isinstance(checkpoint, dict) else None
     if not isinstance(weights, dict) or not all(isinstance(value, torch.Tensor) for value in weights.values()):
@@ -217,14 +418,22 @@ def in_threads(function: Callable[[Any], Any], items: Sequence[Any], description
 
 
 class Progress:
-    """A progress bar that shows numbers without slowing the loop: they are computed once a second at most."""
+    """A progress bar that shows numbers without slowing the loop: they are computed once a second at most.
 
-    def __init__(self, iterable: Any, description: str, total: int | None = None):
-        self.bar = tqdm(iterable, description, total, leave=False, disable=not sys.stderr.isatty())
+    Between two items it looks whether a signal has come, and if so raises Stopped.
+
+    Args:
+        done: items of `total` that an earlier process has seen to.
+    """
+
+    def __init__(self, iterable: Any, description: str, total: int | None = None, done: int = 0):
+        self.bar = tqdm(iterable, description, total, leave=False, disable=not sys.stderr.isatty(), initial=done)
         self.last = time.monotonic()
 
     def __iter__(self) -> Iterator[Any]:
-        return iter(self.bar)
+        for item in self.bar:
+            stop.check()
+            yield item
 
     def show(self, numbers: Callable[[], Mapping[str, float]]) -> None:
         now = time.monotonic()

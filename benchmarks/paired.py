@@ -14,8 +14,8 @@ from torch import nn
 
 from model import Task
 from model.hardware import autocast, choose_precision
-from model.optimizers import Schedule, make_optimizer
-from runs import Summaries
+from model.optimizers import make_optimizer
+from runs import Run
 from train import train
 
 Way = Callable[[], Any]
@@ -28,14 +28,18 @@ def new(task: Task, params: Any, device: torch.device) -> tuple[nn.Module, torch
 
 
 def train_way(task: Task, params: Any, device: torch.device) -> Way:
-    """train.py's `train` over an epoch, everything in but TensorBoard's gradient norms."""
-    params = params.model_copy(update={"save_summary_steps": 10**9, "num_epochs": 10**4})
+    """train.py's `train` over an epoch, everything in but TensorBoard's gradient norms and checkpoints."""
+    params = params.model_copy(update={"save_summary_steps": 10**9, "checkpoint_minutes": 1e9, "num_epochs": 10**4})
     loader = task.fetch_dataloader(["train"], params.data_dir, params, device)["train"]
-    net, optimizer = new(task, params, device)
-    schedule = Schedule(optimizer, params, len(loader))
-    summaries = Summaries(Path(tempfile.mkdtemp()))
+    net, _ = new(task, params, device)
+    run = Run(Path(tempfile.mkdtemp()), net, loader, task, params, device)
     precision = choose_precision(device, params.precision)
-    return lambda: train(net, optimizer, schedule, loader, task, params, device, precision, 0, summaries)
+
+    def epoch() -> None:
+        run.begin_epoch()
+        train(run, task, precision)
+
+    return epoch
 
 
 def bare_way(task: Task, params: Any, batches: Sequence[tuple[Any, Any]], device: torch.device) -> Way:

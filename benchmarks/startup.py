@@ -31,8 +31,8 @@ ROOT = Path(__file__).parent.parent
 PROBE = """
 import sys, time, resource
 sys.argv = ["train.py", *sys.argv[1:]]
-import train
-make, save = train.make_optimizer, train.save_checkpoint
+import runs, train
+make, save = runs.make_optimizer, runs.save_checkpoint
 def make_and_watch(*arguments):
     optimizer = make(*arguments)
     def first(*_):
@@ -48,7 +48,7 @@ def save_and_measure(*arguments, **named):
     return save(*arguments, **named)
 extra = [word for word in sys.argv if word == "--stop"]
 sys.argv = [word for word in sys.argv if word != "--stop"]
-train.make_optimizer, train.save_checkpoint = make_and_watch, save_and_measure
+runs.make_optimizer, runs.save_checkpoint = make_and_watch, save_and_measure
 train.main()
 """
 

@@ -32,10 +32,9 @@ from benchmarks.paired import bare_way, measure, new, print_speeds, ratio, train
 from evaluate import evaluate
 from model import load_experiment
 from model.hardware import choose_device, choose_precision
-from model.optimizers import Schedule
 from model.sequence_tagging.data_loader import TaggingDataset
 from model.sequence_tagging.net import Outputs, describe_tags
-from runs import Summaries
+from runs import Run
 from train import train
 
 LSTM, CRF = Path("experiments/ner_lstm"), Path("experiments/ner_bilstm_crf")
@@ -123,11 +122,13 @@ def compare_f1(data_dir: str, seeds: list[int]) -> None:
         precision = choose_precision(device, params.precision)
         loaders = task.fetch_dataloader(["train", "test"], data_dir, params)
         tutorial = Tutorial(loaders["train"].dataset, params)
-        net, optimizer = new(task, params, device)
-        schedule, summaries = Schedule(optimizer, params, len(loaders["train"])), Summaries(Path(tempfile.mkdtemp()))
+        net, _ = new(task, params, device)
+        run = Run(Path(tempfile.mkdtemp()), net, loaders["train"], task, params, device)
         for epoch in range(params.num_epochs):
             tutorial.epoch()
-            train(net, optimizer, schedule, loaders["train"], task, params, device, precision, epoch, summaries)
+            train(run, task, precision)
+            run.history.append({"epoch": epoch + 1})
+            run.begin_epoch()
         theirs = AsTask(tutorial.net, params)
         found["tutorial"].append(evaluate(theirs, loaders["test"], task, device, torch.float32)["f1"])
         found["train.py"].append(evaluate(net, loaders["test"], task, device, precision)["f1"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -42,10 +43,11 @@ class BatchSampler(Sampler[Any]):
     ):
         self.num_examples, self.batch_size, self.shuffle, self.seed = num_examples, batch_size, shuffle, seed
         self.lengths = lengths
-        self.epoch = 0
+        self.epoch = self.first = 0
 
-    def set_epoch(self, epoch: int) -> None:
-        self.epoch = epoch
+    def set_epoch(self, epoch: int, first: int = 0) -> None:
+        """Go on to `epoch`, and there to the batch number `first`."""
+        self.epoch, self.first = epoch, first
 
     def __len__(self) -> int:
         full, left_over = divmod(self.num_examples, self.batch_size)
@@ -61,7 +63,7 @@ class BatchSampler(Sampler[Any]):
         numbers = np.arange(len(self))
         if self.shuffle and self.lengths is not None:
             numbers = rng.permutation(numbers)
-        for number in numbers:
+        for number in numbers[self.first :]:
             yield Batch(self.epoch, torch.from_numpy(batches[number]))
 
 
@@ -77,7 +79,18 @@ def make_loader(
         num_workers=num_workers,
         persistent_workers=num_workers > 0,
         pin_memory=pin_memory,
+        worker_init_fn=leave_signals_to_the_parent,
     )
+
+
+def leave_signals_to_the_parent(_: int) -> None:
+    """Ctrl-C and a scheduler's SIGTERM reach workers too, but the process they work for may need them for its batch."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(signal, "alarm"):
+        signal.signal(signal.SIGTERM, lambda *_: signal.alarm(WORKER_GRACE))  # which ends the process then
+
+
+WORKER_GRACE = 10  # seconds
 
 
 def make_rng(*key: int) -> np.random.Generator:

@@ -32,6 +32,7 @@ class Totals:
         self.metrics = metrics
         self.losses: list[tuple[Tensor, Tensor]] = []  # of the batches that are not counted yet
         self.kept: dict[Any, list[Any]] = {metric.keep: [] for metric in metrics.values()}
+        self.loss = torch.zeros(0)  # then 2: sum over the items, number of items
         self.counts: dict[Any, Tensor] = {}  # by what counted them
 
     @torch.no_grad()
@@ -45,31 +46,42 @@ class Totals:
 
     @torch.no_grad()
     def _count(self) -> None:
-        self._add(sum_losses, self.losses)
+        if not self.losses:
+            return
+        self.loss = add_losses(self.loss, self.losses)
         for keep, count in dict.fromkeys((metric.keep, metric.count) for metric in self.metrics.values()):
-            self._add(count, self.kept[keep])
+            self.counts[count] = count(self.kept[keep]) + self.counts.get(count, 0)
         for batches in (self.losses, *self.kept.values()):
             batches.clear()
 
-    def _add(self, count: Callable[[list[Any]], Tensor], batches: list[Any]) -> None:
-        self.counts[count] = count(batches) + self.counts.get(count, 0)
-
     def compute(self) -> dict[str, float]:
         """The mean loss and every metric, over all examples so far. Raises ValueError if there were none."""
-        if self.losses:
-            self._count()
+        self._count()
         if not self.counts:
             raise ValueError("no batch was counted")
         counts = {count: counted.cpu() for count, counted in self.counts.items()}
         numbers = {name: metric.compute(counts[metric.count]) for name, metric in self.metrics.items()}
-        return {"loss": ratio(counts[sum_losses])} | numbers
+        return {"loss": ratio(self.loss)} | numbers
+
+    def state_dict(self) -> dict[str, Any]:
+        self._count()
+        return {"loss": self.loss, "counts": list(self.counts.values())}
+
+    def load_state_dict(self, state: dict[str, Any], device: torch.device) -> None:
+        self.loss = state["loss"].to(device)
+        counted = [counts.to(device) for counts in state["counts"]]
+        self.counts = dict(zip(dict.fromkeys(metric.count for metric in self.metrics.values()), counted, strict=False))
 
 
-def sum_losses(batches: list[tuple[Tensor, Tensor]]) -> Tensor:
-    """(mean loss, number of items) of some batches -> [sum over the items, number of items]."""
+def add_losses(so_far: Tensor, batches: list[tuple[Tensor, Tensor]]) -> Tensor:
+    """Add (mean loss, number of items) of some batches to [sum over the items, number of items].
+
+    One batch after the other, so that the sum is the same however often they are added.
+    """
     losses, items = (torch.stack(values) for values in zip(*batches, strict=True))
     dtype = torch.float32 if losses.device.type == "mps" else torch.float64  # MPS has no float64
-    return torch.stack([(losses.to(dtype) * items).sum(), items.sum().to(dtype)])
+    sums = torch.stack([losses.to(dtype) * items, items.to(dtype)])
+    return torch.cat([so_far.to(sums).view(2, -1), sums], dim=1).cumsum(dim=1)[:, -1]
 
 
 def num_items(labels: Tensor) -> Tensor:

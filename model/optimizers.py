@@ -6,7 +6,7 @@ import inspect
 from typing import Any, Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import lr_scheduler
 
 from model.params import TrainingParams
@@ -53,6 +53,15 @@ def without_compiler(optimizer: Any) -> Any:
         if wrapped := getattr(function, "__wrapped__", None):
             vars(wrapped).setdefault("__dynamo_disable", wrapped)
     return type(optimizer.__name__, (optimizer,), {"step": torch.no_grad()(inspect.unwrap(optimizer.step))})
+
+
+def clip_gradients(net: nn.Module, max_norm: float) -> Tensor:
+    """Scale all gradients of `net` down to a total norm of `max_norm`, if that is above 0. Returns the norm before."""
+    weights = [p for p in net.parameters() if p.grad is not None]
+    norm = nn.utils.get_total_norm([p.grad for p in weights if p.grad is not None])
+    if max_norm:
+        nn.utils.clip_grads_with_norm_(weights, max_norm, norm)
+    return norm
 
 
 class Schedule:
@@ -103,9 +112,13 @@ class Schedule:
     def _all(self) -> list[Any]:
         return [*self.per_step, *([self.plateau] if self.plateau else [])]
 
-    def state_dict(self) -> list[dict[str, Any]]:
-        return [scheduler.state_dict() for scheduler in self._all()]
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "learning_rate": self.learning_rate,
+            "schedulers": [scheduler.state_dict() for scheduler in self._all()],
+        }
 
-    def load_state_dict(self, states: list[dict[str, Any]]) -> None:
-        for scheduler, state in zip(self._all(), states, strict=True):
-            scheduler.load_state_dict(state)
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.learning_rate = state["learning_rate"]
+        for scheduler, its_state in zip(self._all(), state["schedulers"], strict=True):
+            scheduler.load_state_dict(its_state)

@@ -57,6 +57,7 @@ class TrainingParams(StrictModel):
     )
     fused_optimizer: bool = Field(True, description="Update all weights in one kernel, where the optimizer has one.")
     num_workers: int = Field(0, ge=0, description="Loader processes; 0 is fastest while the data fits in memory.")
+    checkpoint_minutes: float = Field(10.0, gt=0, description="Minutes between checkpoints within a long epoch.")
     save_summary_steps: int = Field(100, ge=1, description="Steps between gradient norms in TensorBoard.")
 
     monitor: str = Field("loss", description="The metric that chooses the best weights; only a loss is minimised.")

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from utils import write_atomically
 
 BLUE, ORANGE = "#2f6fb0", "#e07b28"
 
@@ -15,6 +18,12 @@ def new_figure(width: float, height: float) -> Any:
     from matplotlib.figure import Figure  # without pyplot: no display, no global state
 
     return Figure(figsize=(width, height), layout="constrained")
+
+
+def save(figure: Any, path: Path) -> None:
+    picture = io.BytesIO()
+    figure.savefig(picture, dpi=120, format=path.suffix[1:])
+    write_atomically(path, picture.getbuffer())
 
 
 def draw_curves(history: Sequence[dict[str, Any]], best_epoch: int, path: Path) -> None:
@@ -39,7 +48,7 @@ def draw_curves(history: Sequence[dict[str, Any]], best_epoch: int, path: Path) 
     for axis in axes:
         axis.xaxis.get_major_locator().set_params(integer=True)
         axis.grid(alpha=0.2)
-    figure.savefig(path, dpi=120)
+    save(figure, path)
 
 
 def draw_confusion_matrix(counts: np.ndarray, classes: Sequence[str], path: Path) -> None:
@@ -59,7 +68,7 @@ def draw_confusion_matrix(counts: np.ndarray, classes: Sequence[str], path: Path
         for row, column in zip(*np.nonzero(counts), strict=True):
             colour = "white" if shares[row, column] > 0.5 else "black"
             axis.text(column, row, counts[row, column], ha="center", va="center", color=colour)
-    figure.savefig(path, dpi=120)
+    save(figure, path)
 
 
 def draw_images(images: Sequence[np.ndarray], captions: Sequence[str], path: Path, columns: int = 8) -> None:
@@ -76,4 +85,4 @@ def draw_images(images: Sequence[np.ndarray], captions: Sequence[str], path: Pat
     for axis, image, caption in zip(figure.axes, images, captions, strict=False):
         axis.imshow(image)
         axis.set_title(caption, fontsize=8)
-    figure.savefig(path, dpi=120)
+    save(figure, path)

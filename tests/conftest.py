@@ -18,13 +18,14 @@ import torch
 from hypothesis import settings
 from PIL import Image
 
-import train
-from utils import run_command
+from model.sequence_tagging.sample import write_sentences
+from utils import list_checkpoints, run_command
 
 settings.register_profile("untimed", deadline=None)  # machines are shared and noisy
 settings.load_profile("untimed")
 
 ROOT = Path(__file__).parent.parent
+SMALL_TAGGER = {"num_epochs": 2, "batch_size": 16, "embedding_dim": 8, "lstm_hidden_dim": 8, "learning_rate": 0.02}
 SMALL = {"batch_size": 8, "num_epochs": 2, "num_channels": 4, "learning_rate": 0.01}  # a run of a second
 
 
@@ -61,6 +62,12 @@ def refused(result: Result, *words: str) -> None:
         assert word in result.err, result.err
 
 
+def train_ok(model_dir: Path, *flags: Any) -> str:
+    result = run("train", "--model_dir", model_dir, *flags)
+    assert result.status == 0, result.err
+    return result.out
+
+
 def draw_photo(path: Path, number: int, size: tuple[int, int] = (24, 24), **options: Any) -> None:
     """A photo of class `number`: a bright square whose place says which, in noise that its path decides."""
     rng = np.random.default_rng(list(path.name.encode()))
@@ -91,7 +98,7 @@ def read_json(path: Path) -> Any:
 
 
 def last_checkpoint(model_dir: Path, which: str = "last") -> dict[str, Any]:
-    path = max((model_dir / f"{which}_weights").glob("*.pt"))
+    path = list_checkpoints(model_dir / f"{which}_weights")[-1]
     return torch.load(path, weights_only=True)
 
 
@@ -99,22 +106,6 @@ def assert_same_weights(first: Path, second: Path) -> None:
     a, b = last_checkpoint(first)["state_dict"], last_checkpoint(second)["state_dict"]
     assert a.keys() == b.keys()
     assert all(torch.equal(a[name], b[name]) for name in a)
-
-
-def interrupt_after_an_epoch(model_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Train `model_dir` and press Ctrl-C at the beginning of its second epoch."""
-    real, epochs = train.train, []
-
-    def interrupted(*arguments: Any) -> Any:
-        epochs.append(arguments)
-        if len(epochs) == 2:
-            raise KeyboardInterrupt
-        return real(*arguments)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(train, "train", interrupted)
-        assert run("train", "--model_dir", model_dir).status == 130
-    assert read_json(model_dir / "run.json")["status"] == "interrupted"
 
 
 @pytest.fixture(scope="session")
@@ -154,5 +145,37 @@ def experiment(tmp_path: Path, shared_data: Path) -> Callable[..., Path]:
 
     def write(name: str = "experiment", **params: Any) -> Path:
         return write_params(tmp_path / name, **{"data_dir": str(shared_data), **params})
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def shared_text(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A built data set of few sentences, not to be changed. Test has a tag that train has not."""
+    folder = tmp_path_factory.mktemp("text")
+    sizes = {"train": 100, "val": 30, "test": 31}
+    for split, sentences in write_sentences(230).items():
+        (folder / "raw" / split).mkdir(parents=True)
+        chosen = sentences[: sizes[split]]
+        lines = {"sentences": [" ".join(s.words) for s in chosen], "labels": [" ".join(s.tags) for s in chosen]}
+        if split == "test":
+            lines["sentences"][-1], lines["labels"][-1] = "10\u00a0000 cheers for Zoë !", "O O O B-art O"
+        for name, side in lines.items():
+            (folder / "raw" / split / f"{name}.txt").write_text("".join(line + "\n" for line in side), encoding="utf-8")
+    words = ["--task", "sequence_tagging", "--data_dir", folder / "raw", "--output_dir", folder / "built"]
+    assert run("build_dataset", *words).status == 0
+    return folder / "built"
+
+
+@pytest.fixture
+def tagger(tmp_path: Path, shared_text: Path) -> Callable[..., Path]:
+    """`tagger(name, crf=True)` writes an experiment on the shared text."""
+
+    def write(name: str = "tagger", **params: Any) -> Path:
+        folder = tmp_path / name
+        folder.mkdir(exist_ok=True)
+        values = {"task": "sequence_tagging", "data_dir": str(shared_text), **SMALL_TAGGER, **params}
+        (folder / "params.json").write_text(json.dumps(values, indent=4))
+        return folder
 
     return write

@@ -58,3 +58,19 @@ def test_batches_do_not_change_the_numbers(examples: int, batch_size: int, seed:
 def test_nothing_counted_is_no_number() -> None:
     with pytest.raises(ValueError, match="no batch"):
         Totals(metrics).compute()
+
+
+@given(st.lists(st.integers(1, 70), min_size=1, max_size=6), st.integers(0, 1000))
+def test_looking_and_saving_on_the_way_change_nothing(pieces: list[int], seed: int) -> None:
+    """Bitwise: a progress bar that computes once a second, or a checkpoint, must not make another run of it."""
+    generator = torch.Generator().manual_seed(seed)
+    undisturbed, disturbed = Totals(metrics), Totals(metrics)
+    for piece in pieces:
+        for _ in range(piece):
+            outputs, labels = torch.randn(5, 3, generator=generator).log_softmax(1), torch.tensor([0, 1, 2, 0, 1])
+            for totals in (undisturbed, disturbed):
+                totals.add(outputs, labels, loss_fn(outputs, labels))
+        disturbed.compute()
+        state, disturbed = disturbed.state_dict(), Totals(metrics)
+        disturbed.load_state_dict(state, torch.device("cpu"))
+    assert disturbed.compute() == undisturbed.compute()

@@ -7,57 +7,15 @@ import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 
 from model import load_experiment, read_params
 from model.sequence_tagging.entities import find_entities
-from model.sequence_tagging.sample import write_sentences
-from tests.conftest import ROOT, assert_same_weights, interrupt_after_an_epoch, last_checkpoint, read_json, refused, run
-
-SMALL = {"num_epochs": 2, "batch_size": 16, "embedding_dim": 8, "lstm_hidden_dim": 8, "learning_rate": 0.02}
-SIZES = {"train": 100, "val": 30, "test": 31}
+from tests.conftest import ROOT, last_checkpoint, read_json, refused, run, train_ok
 
 Experiment = Callable[..., Path]
-
-
-@pytest.fixture(scope="session")
-def shared_text(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A built data set of few sentences, not to be changed. Test has a tag that train has not."""
-    folder = tmp_path_factory.mktemp("text")
-    for split, sentences in write_sentences(230).items():
-        (folder / "raw" / split).mkdir(parents=True)
-        chosen = sentences[: SIZES[split]]
-        lines = {"sentences": [" ".join(s.words) for s in chosen], "labels": [" ".join(s.tags) for s in chosen]}
-        if split == "test":
-            lines["sentences"][-1], lines["labels"][-1] = "10\u00a0000 cheers for Zoë !", "O O O B-art O"
-        for name, side in lines.items():
-            (folder / "raw" / split / f"{name}.txt").write_text("".join(line + "\n" for line in side), encoding="utf-8")
-    words = ["--task", "sequence_tagging", "--data_dir", folder / "raw", "--output_dir", folder / "built"]
-    assert run("build_dataset", *words).status == 0
-    return folder / "built"
-
-
-@pytest.fixture
-def tagger(tmp_path: Path, shared_text: Path) -> Experiment:
-    """`tagger(name, crf=True)` writes an experiment on the shared text."""
-
-    def write(name: str = "tagger", **params: Any) -> Path:
-        folder = tmp_path / name
-        folder.mkdir(exist_ok=True)
-        values = {"task": "sequence_tagging", "data_dir": str(shared_text), **SMALL, **params}
-        (folder / "params.json").write_text(json.dumps(values, indent=4))
-        return folder
-
-    return write
-
-
-def train_ok(model_dir: Path, *flags: Any) -> str:
-    result = run("train", "--model_dir", model_dir, *flags)
-    assert result.status == 0, result.err
-    return result.out
 
 
 def test_what_a_run_leaves(tagger: Experiment) -> None:
@@ -82,7 +40,7 @@ def test_what_a_run_leaves(tagger: Experiment) -> None:
     assert result.status == 0, result.err
     metrics = read_json(model_dir / "metrics_test_best_weights.json")
     sentences = read_predictions(model_dir / "predictions_test.txt")
-    assert len(sentences) == SIZES["test"]
+    assert len(sentences) == 31
     assert [row[0] for row in sentences[-1]] == ["10\u00a0000", "cheers", "for", "Zoë", "!"]
     assert [row[1] for row in sentences[-1]] == ["O", "O", "O", "B-art", "O"]
     labelled, predicted = (
@@ -127,25 +85,6 @@ def test_predictions_are_in_the_order_of_the_text(tagger: Experiment, shared_tex
         assert [[row[1] for row in rows] for rows in sentences] == labels
     metrics = read_json(model_dir / "metrics_val_best_weights.json")
     assert metrics == pytest.approx(read_json(model_dir / "metrics_eval_best_weights.json"))
-
-
-VARIANTS: list[dict[str, Any]] = [
-    {},
-    {"crf": True, "char_features": "cnn", "bidirectional": True, "dropout_rate": 0.3, "scheduler": "onecycle"},
-    {"rnn": "gru", "num_layers": 2, "char_features": "lstm", "recurrent_dropout": 0.3, "word_dropout": 0.2},
-]
-
-
-@pytest.mark.parametrize("params", VARIANTS)
-def test_interrupted_and_gone_on_is_bitwise_the_same(
-    tagger: Experiment, monkeypatch: pytest.MonkeyPatch, params: dict[str, Any]
-) -> None:
-    whole, parts = tagger("whole", num_epochs=3, **params), tagger("parts", num_epochs=3, num_workers=1, **params)
-    train_ok(whole)
-    interrupt_after_an_epoch(parts, monkeypatch)
-    assert "Going on after epoch 1" in train_ok(parts)
-    assert_same_weights(whole, parts)
-    assert read_json(whole / "metrics_eval_best_weights.json") == read_json(parts / "metrics_eval_best_weights.json")
 
 
 def test_rare_tags_are_not_learnt(tagger: Experiment, shared_text: Path, tmp_path: Path) -> None:

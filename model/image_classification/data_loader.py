@@ -108,6 +108,10 @@ class ImageDataset(Dataset[Any]):
     def __len__(self) -> int:
         return len(self.files)
 
+    def describe(self, indices: Sequence[int]) -> str:
+        """Where a person finds these examples."""
+        return f"in {self.folder}: {', '.join(self.files[index] for index in indices)}"
+
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
         """One image as it is, 3 x image_size x image_size uint8, and its label."""
         return self.images[index], self.labels[index]

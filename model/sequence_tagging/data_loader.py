@@ -70,6 +70,7 @@ class TaggingDataset(Dataset[Any]):
     """
 
     def __init__(self, data_dir: Path, split: str, params: Params, drop_words: bool = False):
+        self.folder = data_dir / split
         data = params.data
         pairs = read_pair(data_dir / split)
         if len(pairs) != data.sizes.get(split):
@@ -112,6 +113,10 @@ class TaggingDataset(Dataset[Any]):
 
     def __len__(self) -> int:
         return len(self.sentences)
+
+    def describe(self, indices: Sequence[int]) -> str:
+        """Where a person finds these examples."""
+        return f"lines {', '.join(str(index + 1) for index in indices)} of {self.folder / 'sentences.txt'}"
 
     def __getitem__(self, index: int) -> tuple[dict[str, Tensor], Tensor]:
         """One sentence, as a batch of its own."""
