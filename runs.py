@@ -129,6 +129,20 @@ def choose_start(
     return checkpoint
 
 
+def check_same_files(checkpoint: dict[str, Any], loaders: dict[str, DataLoader[Any]]) -> None:
+    """Raises UserError when the files of a data set were changed under a run, after they were built."""
+    for split, digest in digests(loaders).items():
+        if checkpoint["digests"][split] != digest:
+            raise UserError(
+                f"{loaders[split].dataset.folder}: changed since the run here began"  # type: ignore[attr-defined]
+                f" ({checkpoint['path']}), which cannot end as it would have. Undo that, or start again with --restart."
+            )
+
+
+def digests(loaders: dict[str, DataLoader[Any]]) -> dict[str, str]:
+    return {split: loader.dataset.digest for split, loader in loaders.items()}  # type: ignore[attr-defined]
+
+
 def is_stretched(params: TrainingParams) -> bool:
     """Whether the schedule is stretched over all epochs from the first on."""
     return params.scheduler in ("cosine", "onecycle")
@@ -170,16 +184,17 @@ class Run:
         self,
         model_dir: Path,
         net: nn.Module,
-        loader: DataLoader[Any],
+        loaders: dict[str, DataLoader[Any]],
         task: Task,
         params: TrainingParams,
         device: torch.device,
         restore_file: str | None = None,
     ):
-        self.model_dir, self.net, self.loader, self.params, self.device = model_dir, net, loader, params, device
+        self.model_dir, self.net, self.params, self.device = model_dir, net, params, device
+        self.loader, self.digests = loaders["train"], digests(loaders)
         self.metrics = task.metrics
         self.optimizer = make_optimizer(net, params)
-        self.schedule = Schedule(self.optimizer, params, len(loader))
+        self.schedule = Schedule(self.optimizer, params, len(self.loader))
         # A GPU is not waited for: there a fused optimizer leaves the weights alone by itself when its `found_inf` is 1,
         # which is how torch.amp.GradScaler skips a step, and the run looks a little later.
         self.waits = device.type != "cuda" or not self.optimizer.defaults.get("fused")
@@ -256,6 +271,7 @@ class Run:
                 "restore_file": self.restore_file,
                 "params": self.params.model_dump(),
                 "data": self.params.data.model_dump(),
+                "digests": self.digests,
             },
             self.model_dir,
             is_best=not self.batches and self.best is not None and self.best is self.history[-1],

@@ -29,6 +29,7 @@ from runs import (
     LOCK,
     Run,
     best_epoch,
+    check_same_files,
     choose_start,
     describe_run,
     gradient_norms,
@@ -195,6 +196,8 @@ def run_experiment(
 
     torch.manual_seed(params.seed)
     loaders = task.fetch_dataloader(["train", "val"], params.data_dir, params, device)
+    if checkpoint and goes_on:
+        check_same_files(checkpoint, loaders)
     net = task.Net(params).to(device)
     if checkpoint:
         restore_weights(net, checkpoint)
@@ -204,7 +207,7 @@ def run_experiment(
         keep_previous(model_dir)  # only now: whatever could be wrong with the new run has been found
     set_logger(model_dir / "train.log")
     with recorded(model_dir, about), stop.deferred():
-        run = Run(model_dir, net, loaders["train"], task, params, device, args.restore_file)
+        run = Run(model_dir, net, loaders, task, params, device, args.restore_file)
         if checkpoint and goes_on:
             run.go_on(checkpoint)
         else:

@@ -30,9 +30,9 @@ def new(task: Task, params: Any, device: torch.device) -> tuple[nn.Module, torch
 def train_way(task: Task, params: Any, device: torch.device) -> Way:
     """train.py's `train` over an epoch, everything in but TensorBoard's gradient norms and checkpoints."""
     params = params.model_copy(update={"save_summary_steps": 10**9, "checkpoint_minutes": 1e9, "num_epochs": 10**4})
-    loader = task.fetch_dataloader(["train"], params.data_dir, params, device)["train"]
+    loaders = task.fetch_dataloader(["train"], params.data_dir, params, device)
     net, _ = new(task, params, device)
-    run = Run(Path(tempfile.mkdtemp()), net, loader, task, params, device)
+    run = Run(Path(tempfile.mkdtemp()), net, loaders, task, params, device)
     precision = choose_precision(device, params.precision)
 
     def epoch() -> None:

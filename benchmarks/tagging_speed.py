@@ -123,7 +123,7 @@ def compare_f1(data_dir: str, seeds: list[int]) -> None:
         loaders = task.fetch_dataloader(["train", "test"], data_dir, params)
         tutorial = Tutorial(loaders["train"].dataset, params)
         net, _ = new(task, params, device)
-        run = Run(Path(tempfile.mkdtemp()), net, loaders["train"], task, params, device)
+        run = Run(Path(tempfile.mkdtemp()), net, loaders, task, params, device)
         for epoch in range(params.num_epochs):
             tutorial.epoch()
             train(run, task, precision)

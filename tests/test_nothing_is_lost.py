@@ -139,6 +139,23 @@ def test_a_longer_run_goes_on_from_within_an_epoch(experiment: Experiment, monke
     assert_same_run(whole, parts)
 
 
+def test_files_that_change_under_a_run(
+    experiment: Experiment, tagger: Experiment, data: Path, shared_text: Path, tmp_path: Path, monkeypatch: Any
+) -> None:
+    """After they were built, which dataset_params.json knows nothing of. A copy in another place is the same data."""
+    text = tmp_path / "text"
+    shutil.copytree(shared_text, text)
+    labels, photo = text / "val" / "labels.txt", next((data / "train_signs").iterdir())
+    cases = [(experiment(data_dir=str(data)), photo), (tagger(data_dir=str(text)), labels)]
+    for model_dir, path in cases:
+        assert stop_after(3, model_dir, monkeypatch).status == 143
+        whole = path.read_bytes()
+        path.write_bytes(whole.replace(b"B-per", b"B-org") if path is labels else whole + b"\0")
+        refused(run("train", "--model_dir", model_dir), f"{path.parent}: changed since the run here began", "--restart")
+        path.write_bytes(whole)
+        assert "Going on" in train_ok(model_dir)
+
+
 def test_checkpoints_within_an_epoch(experiment: Experiment, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every checkpoint_minutes; two are kept, and none of an epoch that is finished. They change nothing."""
     whole, often = experiment("whole"), experiment("often", checkpoint_minutes=1e-9)
@@ -564,7 +581,7 @@ def test_divergence_where_nobody_waits(experiment: Experiment, optimizer: str) -
     task, params = load_experiment(experiment(optimizer=optimizer))
     loader = task.fetch_dataloader(["train"], params.data_dir, params)["train"]
     net = task.Net(params)
-    run = Run(Path("nowhere"), net, loader, task, params, torch.device("cpu"))
+    run = Run(Path("nowhere"), net, {"train": loader}, task, params, torch.device("cpu"))
     run.waits = False
 
     def step(factor: float) -> None:

@@ -6,7 +6,9 @@ operations; sentences of like length go together, so that little of it is paddin
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -113,6 +115,14 @@ class TaggingDataset(Dataset[Any]):
 
     def __len__(self) -> int:
         return len(self.sentences)
+
+    @cached_property
+    def digest(self) -> str:
+        """Of all words and labels."""
+        digest = hashlib.sha256(self.labels.numpy().tobytes())
+        for sentence in self.sentences:
+            digest.update(" ".join([*sentence, "\n"]).encode())
+        return digest.hexdigest()
 
     def describe(self, indices: Sequence[int]) -> str:
         """Where a person finds these examples."""
