@@ -75,16 +75,16 @@ def locked(model_dir: Path) -> Iterator[None]:
             f" {there.get('host', 'an unknown host')}, since {there.get('since', 'now')}."
             " Wait for it, stop it, or train in another folder."
         ) from None
-    with lock:
-        for pattern in (f"*_weights/.*{PARTIAL}", f".run.json.*{PARTIAL}", f".*.jsonl.*{PARTIAL}"):
-            for partial in model_dir.glob(pattern):
+    try:
+        for pattern in ("*_weights/.*", ".run.json.*", ".history.jsonl.*", ".metrics_eval_*", ".curves.png.*"):
+            for partial in model_dir.glob(pattern + PARTIAL):
                 partial.unlink()
         since = time.strftime("%Y-%m-%d %H:%M:%S")
         save_json({"host": socket.gethostname(), "process": os.getpid(), "since": since}, holder)
-        try:
-            yield
-        finally:
-            holder.unlink(missing_ok=True)
+        yield
+    finally:
+        holder.unlink(missing_ok=True)
+        lock.release()
 
 
 LOCK, LOCK_HOLDER = ".lock", ".lock.json"  # the first stays: to take it away would let two in
@@ -169,6 +169,7 @@ def keep_previous(model_dir: Path) -> None:
 
 
 LOOK_EVERY = 64  # steps
+MOST_NAMED = 100  # examples of a batch
 
 
 class Run:
@@ -225,6 +226,7 @@ class Run:
 
     def end_epoch(self, trained: dict[str, float], evaluated: dict[str, float]) -> bool:
         """Enter the metrics of the epoch, save, and write all results. Returns whether it is the best so far."""
+        self._look()
         num_examples = len(self.loader.dataset)  # type: ignore[arg-type]
         self.schedule.end_epoch(evaluated[self.params.monitor])
         self.history.append(
@@ -301,7 +303,10 @@ class Run:
     def _describe_divergence(self, batch: int, learning_rate: float, loss: float, norm: float) -> str:
         sampler: Any = self.loader.batch_sampler
         sampler.set_epoch(self.epoch, batch)
-        examples = self.loader.dataset.describe(next(iter(sampler)).indices.tolist())  # type: ignore[attr-defined]
+        indices = next(iter(sampler)).indices.tolist()
+        examples = self.loader.dataset.describe(indices[:MOST_NAMED])  # type: ignore[attr-defined]
+        if len(indices) > MOST_NAMED:
+            examples += f" and {len(indices) - MOST_NAMED} more"
         return (
             f"Step {self.epoch * len(self.loader) + batch + 1} (epoch {self.epoch + 1}, batch {batch + 1}): the loss is"
             f" {loss:g} and the norm of its gradient {norm:g}, at a learning rate of {learning_rate:g}."
@@ -312,6 +317,7 @@ class Run:
         )
 
     def save_now_and_then(self) -> None:
+        """Save if the last checkpoint is older than params.checkpoint_minutes."""
         if time.monotonic() - self.saved_at > 60 * self.params.checkpoint_minutes:
             self.save()
 

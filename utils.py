@@ -225,7 +225,8 @@ def write_atomically(path: Path, content: bytes | memoryview | str, sync_folder:
         raise explain(error, path, len(data)) from None
     if sync_folder and os.name == "posix":
         folder = os.open(path.parent, os.O_RDONLY)
-        os.fsync(folder)
+        with contextlib.suppress(OSError):  # network file systems may not know how
+            os.fsync(folder)
         os.close(folder)
 
 
@@ -284,7 +285,7 @@ def save_checkpoint(checkpoint: dict[str, Any], model_dir: Path, is_best: bool) 
     digest = hashlib.sha256(content).hexdigest()
     epoch, batch = checkpoint["epoch"], checkpoint["batch"]
     name = f"epoch_{epoch + 1:04d}_batch_{batch:06d}.pt" if batch or not epoch else f"epoch_{epoch:04d}.pt"
-    # Both hold all that there is. Whoever is killed in between goes on from best_weights/.
+    # the same in both: whoever is killed in between goes on from best_weights/
     for folder in ["best_weights"] * is_best + ["last_weights"]:
         path = model_dir / folder / name
         path.parent.mkdir(exist_ok=True)
@@ -336,7 +337,7 @@ def load_newest(model_dir: Path) -> dict[str, Any] | None:
         UserError: all of them are damaged.
     """
     damaged: list[Path] = []
-    paths = list_checkpoints(model_dir / "best_weights") + list_checkpoints(model_dir / "last_weights")
+    paths = list_checkpoints(model_dir / "last_weights") + list_checkpoints(model_dir / "best_weights")
     for path in sorted(paths, key=position, reverse=True):
         try:
             checkpoint = load_checkpoint(path)

@@ -2,8 +2,8 @@
 
     python -m benchmarks.fault_injection --images data/64x64_SIGNS --text data/ner
 
-Then flip bytes of a checkpoint, run with TMPDIR on another file system, and fill a small file system under a run, for which
-it must be root.
+Then flip bytes of a checkpoint, run with TMPDIR on another file system, and fill a small file system under a run, which
+only root may mount.
 """
 
 from __future__ import annotations
