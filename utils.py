@@ -75,7 +75,7 @@ def _report_thread(problem: Any) -> None:
     threading.__excepthook__(problem)
 
 
-def report(error: Exception) -> None:
+def report(error: BaseException) -> None:
     with contextlib.suppress(UserError):  # the log file's disk is full: the console has it
         logger.error("%s", error)
 
@@ -83,8 +83,11 @@ def report(error: Exception) -> None:
 # --------------------------------------------------------------------------------------------- signals
 
 
-class Stopped(Exception):
-    """A signal asked the command to stop; exit status 128 + its number, as shells have it."""
+class Stopped(BaseException):
+    """A signal asked the command to stop; exit status 128 + its number, as shells have it.
+
+    Like KeyboardInterrupt it is no Exception, so that nobody takes it for a damaged file.
+    """
 
     def __init__(self, number: int):
         super().__init__(f"Stopped by {signal.Signals(number).name}.")

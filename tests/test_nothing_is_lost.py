@@ -314,6 +314,17 @@ def test_a_reader_that_has_had_enough(experiment: Experiment) -> None:
     assert read_json(model_dir / "run.json")["status"] == "finished"
 
 
+def test_stopped_while_a_checkpoint_is_read(experiment: Experiment, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At once, and without taking the checkpoint for a damaged one."""
+    model_dir = experiment()
+    assert stop_after(12, model_dir, monkeypatch).status == 143
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, "load", lambda *_, **__: os.kill(os.getpid(), signal.SIGTERM))
+        assert run("train", "--model_dir", model_dir).status == 143
+    assert "Going on after epoch 1, batch 4" in train_ok(model_dir)
+    assert not list(model_dir.rglob("*.damaged"))
+
+
 def test_stopped_evaluation_writes_nothing(trained: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     model_dir = tmp_path / "evaluated"
     shutil.copytree(trained, model_dir)
