@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import os
 import random
 import shutil
@@ -219,6 +220,7 @@ def flip_bytes(experiment: Experiment, flips: int, rng: random.Random) -> None:
         path.unlink()
     whole = paths[-1].read_bytes()
     noticed = 0
+    logging.getLogger("utils").setLevel(logging.ERROR)  # each is named, on the console
     for place in rng.sample(range(len(whole)), flips):
         content = bytearray(whole)
         content[place] ^= rng.randrange(1, 256)
