@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import math
 import os
@@ -11,7 +12,6 @@ import shutil
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,7 +22,7 @@ from filelock import FileLock, Timeout
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from model import Task, check_same_data
+from model import Task, check_same_data, read_run
 from model.hardware import choose_precision
 from model.metrics import Totals
 from model.optimizers import Schedule, make_optimizer
@@ -32,7 +32,9 @@ from utils import (
     Diverged,
     Stopped,
     UserError,
+    explain,
     fetch_checkpoint,
+    list_checkpoints,
     load_newest,
     logger,
     save_checkpoint,
@@ -52,8 +54,15 @@ MAY_CHANGE = {
     "early_stopping_patience",
 }
 
+# what one that is killed may be writing; not what evaluate.py writes, which may be at it now
+UNFINISHED = ("*_weights/.*", ".run.*", ".history.*", ".metrics_eval_*", ".curves.*", ".lock.*", ".params.*")
+
 # what a run leaves in its folder
 OUTPUTS = ("*.log", "*.jsonl", "run.json", "*.png", "*_weights", "*_summaries", "metrics_*.json", "predictions_*")
+
+
+class Busy(UserError):
+    """Another run is going on in the folder."""
 
 
 @contextlib.contextmanager
@@ -63,22 +72,23 @@ def locked(model_dir: Path) -> Iterator[None]:
     The lock is the operating system's: it ends with the process, however that ends.
 
     Raises:
-        UserError: a run is going on there; its host and process are named.
+        Busy: a run is going on there; its host and process are named.
     """
     lock, holder = FileLock(model_dir / LOCK, blocking=False), model_dir / LOCK_HOLDER
     try:
         lock.acquire()
     except Timeout:
-        there = JsonFile.read(holder).values if holder.exists() else {}
-        raise UserError(
+        there: dict[str, Any] = {}
+        with contextlib.suppress(UserError):  # it has only just begun, or just ended
+            there = JsonFile.read(holder).values
+        raise Busy(
             f"{model_dir}: another run is going on here: process {there.get('process', '(just starting)')} on"
             f" {there.get('host', 'an unknown host')}, since {there.get('since', 'now')}."
             " Wait for it, stop it, or train in another folder."
         ) from None
     try:
-        for pattern in ("*_weights/.*", ".run.json.*", ".history.jsonl.*", ".metrics_eval_*", ".curves.png.*"):
-            for partial in model_dir.glob(pattern + PARTIAL):
-                partial.unlink()
+        for partial in itertools.chain(*(model_dir.glob(pattern + PARTIAL) for pattern in UNFINISHED)):
+            partial.unlink()
         since = time.strftime("%Y-%m-%d %H:%M:%S")
         save_json({"host": socket.gethostname(), "process": os.getpid(), "since": since}, holder)
         yield
@@ -90,10 +100,24 @@ def locked(model_dir: Path) -> Iterator[None]:
 LOCK, LOCK_HOLDER = ".lock", ".lock.json"  # the first stays: to take it away would let two in
 
 
+@contextlib.contextmanager
+def taken_back(model_dir: Path, is_new: bool) -> Iterator[None]:
+    """If an experiment that is new cannot start, take its folder away again: the next try may be a different one."""
+    try:
+        yield
+    except UserError:
+        if is_new and not (model_dir / "run.json").exists():
+            with contextlib.suppress(OSError):  # what else is there stays
+                for name in ("params.json", LOCK_HOLDER, LOCK):
+                    (model_dir / name).unlink(missing_ok=True)
+                model_dir.rmdir()
+        raise
+
+
 def choose_start(
     model_dir: Path, params: TrainingParams, restore_file: str | None, restart: bool
-) -> dict[str, Any] | None:
-    """The checkpoint to go on from, or the weights alone for a new run, or None for a fresh start.
+) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
+    """The checkpoint to go on from, and the one whose weights a new run begins with; None where there is none.
 
     An unfinished run that began from `restore_file` goes on: whoever starts a killed command again means that.
 
@@ -101,14 +125,20 @@ def choose_start(
         UserError: there is nothing to restore, or the interrupted run had other parameters or data.
     """
     checkpoint = None if restart else load_newest(model_dir)
-    if restore_file:
-        began_there = checkpoint is not None and checkpoint["restore_file"] == restore_file
-        if checkpoint is None or not began_there or is_finished(checkpoint["history"], params):
-            weights = fetch_checkpoint(model_dir, restore_file)
-            check_same_data(weights, params.data)
-            return {"path": weights["path"], "state_dict": weights["state_dict"]}
+    if restore_file and (
+        checkpoint is None
+        or checkpoint["restore_file"] != restore_file
+        or read_run(model_dir).get("status") == "finished"
+    ):
+        place = model_dir
+        if restore_file in ("best", "last") and not list_checkpoints(model_dir / f"{restore_file}_weights"):
+            place = max((model_dir / "previous").glob("*"), default=model_dir)  # killed when they had just been moved
+        weights = fetch_checkpoint(place, restore_file)
+        check_same_data(weights, params.data)
+        return None, weights
     if checkpoint is None:
-        return None
+        return None, None
+    check_same_data(checkpoint, params.data)
     before, now = checkpoint["params"], params.model_dump()
     frozen = now.keys() - MAY_CHANGE
     if now["num_epochs"] < checkpoint["epoch"] or is_stretched(params):
@@ -121,21 +151,31 @@ def choose_start(
         changed.append(f"({params.scheduler} stretches the learning rate over all epochs, so their number is fixed)")
     if changed:
         raise UserError(
-            "\n  ".join([f"{model_dir}: the run here began with other parameters or data", *changed])
-            + "\nChange them back to go on with it, start again with --restart (which keeps the old run in previous/),"
-            + f"\nor start a new experiment from its weights: python train.py --model_dir NEW --base {model_dir}"
-            + f" --data_dir {params.data_dir} --restore_file {checkpoint['path']}"
+            "\n  ".join([f"{checkpoint['path']}: the run here began with other parameters or data", *changed])
+            + f"\nChange them back to go on with it, or {how_else(model_dir, params, checkpoint)}"
         )
-    return checkpoint
+    return checkpoint, None
 
 
-def check_same_files(checkpoint: dict[str, Any], loaders: dict[str, DataLoader[Any]]) -> None:
+def how_else(model_dir: Path, params: TrainingParams, checkpoint: dict[str, Any]) -> str:
+    """What to do with a run that cannot go on."""
+    return (
+        "start again with --restart (which keeps the old run in previous/),\n"
+        "or start a new experiment from its weights, if they are for the same network:\n"
+        f"  python train.py --model_dir NEW --base {model_dir} --data_dir {params.data_dir}"
+        f" --restore_file {checkpoint['path']}"
+    )
+
+
+def check_same_files(
+    model_dir: Path, params: TrainingParams, checkpoint: dict[str, Any], loaders: dict[str, DataLoader[Any]]
+) -> None:
     """Raises UserError when the files of a data set were changed under a run, after they were built."""
     for split, digest in digests(loaders).items():
         if checkpoint["digests"][split] != digest:
             raise UserError(
-                f"{loaders[split].dataset.folder}: changed since the run here began"  # type: ignore[attr-defined]
-                f" ({checkpoint['path']}), which cannot end as it would have. Undo that, or start again with --restart."
+                f"{loaders[split].dataset.folder}: changed since the run here began,"  # type: ignore[attr-defined]
+                f" which cannot end as it would have.\nUndo that, or {how_else(model_dir, params, checkpoint)}"
             )
 
 
@@ -160,7 +200,10 @@ def keep_previous(model_dir: Path) -> None:
     outputs = [path for pattern in OUTPUTS for path in model_dir.glob(pattern)]
     if outputs:
         (model_dir / "previous").mkdir(exist_ok=True)
-        folder = Path(tempfile.mkdtemp(prefix=time.strftime("%Y-%m-%d_%H-%M-%S_"), dir=model_dir / "previous"))
+        name = time.strftime("%Y-%m-%d_%H-%M-%S")
+        names = itertools.chain([name], (f"{name}_{i}" for i in itertools.count(2)))  # two within a second
+        folder = next(path for path in (model_dir / "previous" / name for name in names) if not path.exists())
+        folder.mkdir()
         for path in outputs:
             path.rename(folder / path.name)
 
@@ -168,7 +211,6 @@ def keep_previous(model_dir: Path) -> None:
 # --------------------------------------------------------------------------------------- while it runs
 
 
-LOOK_EVERY = 64  # steps
 MOST_NAMED = 100  # examples of a batch
 
 
@@ -196,9 +238,10 @@ class Run:
         self.metrics = task.metrics
         self.optimizer = make_optimizer(net, params)
         self.schedule = Schedule(self.optimizer, params, len(self.loader))
-        # A GPU is not waited for: there a fused optimizer leaves the weights alone by itself when its `found_inf` is 1,
-        # which is how torch.amp.GradScaler skips a step, and the run looks a little later.
-        self.waits = device.type != "cuda" or not self.optimizer.defaults.get("fused")
+        # A GPU is not waited for: the run looks a little later there, and before it saves anything. Meanwhile a fused
+        # optimizer skips the step by itself if its `found_inf` is 1, as torch.amp.GradScaler has it do.
+        self.look_every = 1 if device.type == "cpu" else 64  # steps
+        self.skips_itself = device.type == "cuda" and bool(self.optimizer.defaults.get("fused"))
         self.unseen: list[tuple[int, float, Tensor, Tensor]] = []  # batch, learning rate, loss, gradient norm
         self.restore_file = restore_file
         self.history: list[dict[str, Any]] = []
@@ -220,13 +263,8 @@ class Run:
         """How many batches there have been in all."""
         return self.epoch * len(self.loader) + self.batches
 
-    @property
-    def best(self) -> dict[str, Any] | None:
-        return best_epoch(self.history, self.params.monitor) if self.history else None
-
     def end_epoch(self, trained: dict[str, float], evaluated: dict[str, float]) -> bool:
         """Enter the metrics of the epoch, save, and write all results. Returns whether it is the best so far."""
-        self._look()
         num_examples = len(self.loader.dataset)  # type: ignore[arg-type]
         self.schedule.end_epoch(evaluated[self.params.monitor])
         self.history.append(
@@ -242,11 +280,12 @@ class Run:
         self.begin_epoch()
         self.summaries.write("train_summaries", trained, self.step)
         self.summaries.write("eval_summaries", evaluated, self.step)
-        self.save()
+        is_best = best_epoch(self.history, self.params.monitor) is self.history[-1]
+        self.save(is_best)
         write_results(self.model_dir, self.history, self.params.monitor)
-        return self.best is self.history[-1]
+        return is_best
 
-    def save(self) -> None:
+    def save(self, is_best: bool = False) -> None:
         """Save a checkpoint, unless this moment has one.
 
         Raises:
@@ -256,7 +295,7 @@ class Run:
         self.saved_at = time.monotonic()
         if self.saved == (self.epoch, self.batches):
             return
-        self._look()
+        self.look()
         self.summaries.flush()
         save_checkpoint(
             {
@@ -269,29 +308,28 @@ class Run:
                 "totals": self.totals.state_dict(),
                 "seconds": self.seconds,
                 "history": self.history,
-                "best": self.best,
+                "best": best_epoch(self.history, self.params.monitor) if self.history else None,
                 "restore_file": self.restore_file,
                 "params": self.params.model_dump(),
                 "data": self.params.data.model_dump(),
                 "digests": self.digests,
             },
             self.model_dir,
-            is_best=not self.batches and self.best is not None and self.best is self.history[-1],
+            is_best,
         )
         self.saved = (self.epoch, self.batches)
 
     def check_finite(self, loss: Tensor, gradient_norm: Tensor) -> None:
         """Keep a loss or gradient that is not finite from the weights. Raises Diverged, naming step and examples."""
         loss = loss.detach()
-        if self.waits and math.isfinite(loss.item() + gradient_norm.item()):
-            return
         self.unseen.append((self.batches, self.optimizer.param_groups[0]["lr"], loss, gradient_norm))
-        if self.waits or len(self.unseen) == LOOK_EVERY:
-            self._look()
-        if not self.waits:
+        if len(self.unseen) == self.look_every:
+            self.look()
+        if self.skips_itself:
             self.optimizer.found_inf = 1 - torch.isfinite(loss + gradient_norm).float()  # type: ignore[attr-defined]
 
-    def _look(self) -> None:
+    def look(self) -> None:
+        """Raise Diverged if one of the last steps was not finite."""
         if not self.unseen:
             return
         numbers = torch.stack([torch.stack([loss, norm]) for *_, loss, norm in self.unseen]).tolist()
@@ -310,18 +348,27 @@ class Run:
         return (
             f"Step {self.epoch * len(self.loader) + batch + 1} (epoch {self.epoch + 1}, batch {batch + 1}): the loss is"
             f" {loss:g} and the norm of its gradient {norm:g}, at a learning rate of {learning_rate:g}."
-            f" The weights were not touched.\nThe batch was {examples}.\n"
+            f" The saved weights are those of before.\nThe batch was {examples}.\n"
             "If they are what they should be, try a smaller learning_rate, warmup_epochs, or clip_grad_norm:\n"
             f"  python train.py --model_dir NEW --base {self.model_dir} --data_dir {self.params.data_dir}"
             f" --set learning_rate={self.params.learning_rate / 10:g} clip_grad_norm=1"
         )
 
-    def save_now_and_then(self) -> None:
-        """Save if the last checkpoint is older than params.checkpoint_minutes."""
-        if time.monotonic() - self.saved_at > 60 * self.params.checkpoint_minutes:
+    def save_if_older(self, minutes: float) -> None:
+        """Save if that is how long ago the last checkpoint was saved."""
+        if time.monotonic() - self.saved_at > 60 * minutes:
             self.save()
 
-    def go_on(self, checkpoint: dict[str, Any]) -> None:
+    @property
+    def place(self) -> str:
+        """Where the run is, in words."""
+        if not self.batches:
+            return f"after epoch {self.epoch}"
+        if self.batches == len(self.loader):
+            return f"in epoch {self.epoch + 1}, before its validation"
+        return f"in epoch {self.epoch + 1}, after batch {self.batches} of {len(self.loader)}"
+
+    def resume(self, checkpoint: dict[str, Any]) -> None:
         """Be where the run was when `checkpoint` was saved; the weights are in the network already."""
         self.history, self.batches, self.seconds = (checkpoint[name] for name in ("history", "batch", "seconds"))
         self.optimizer.load_state_dict(checkpoint["optim_dict"])
@@ -329,12 +376,17 @@ class Run:
         self.totals.load_state_dict(checkpoint["totals"], self.device)
         set_random_states(checkpoint["random_states"], self.device)
         self.restore_file = checkpoint["restore_file"]
-        self.summaries = Summaries(self.model_dir, purge_step=self.step + 1)
+        self.summaries.purge_step = self.step + 1
         self.saved = (self.epoch, self.batches)
-        for path in checkpoint["damaged"]:
-            path.replace(path.with_suffix(".damaged"))  # or it would pass for the newest
-        where = f", batch {self.batches} of {len(self.loader)}" if self.batches else ""
-        logger.info("Going on after epoch %d%s (%s).", self.epoch, where, checkpoint["path"])
+        logger.info("Going on %s (%s).", self.place, checkpoint["path"])
+
+
+def warn_of_another_machine(before: dict[str, Any], now: dict[str, Any]) -> None:
+    """Say what lets the sums of a run that goes on be rounded otherwise."""
+    for name in ("device", "precision", "threads", "versions"):
+        then = before.get(name)
+        if name in before and then != now[name]:
+            logger.warning("%s: %s then, %s now. So the run may end otherwise, by rounding.", name, then, now[name])
 
 
 # ---------------------------------------------------------------------------- what a run leaves behind
@@ -349,7 +401,7 @@ def recorded(model_dir: Path, run: dict[str, Any]) -> Iterator[None]:
     except BaseException as error:
         run["status"] = {Diverged: "diverged", Stopped: "interrupted"}.get(type(error), "failed")
         run["error"] = str(error)
-        with contextlib.suppress(UserError):  # the disk is full, and that is `error` already
+        with contextlib.suppress(UserError, OSError):  # `error` is what is to be told
             save_json(run, model_dir / "run.json")
         raise
     save_json({**run, "status": "finished"}, model_dir / "run.json")
@@ -367,9 +419,9 @@ def write_results(model_dir: Path, history: list[dict[str, Any]], monitor: str) 
 class Summaries:
     """What TensorBoard shows. Importing its writer is slow: after the first steps is early enough."""
 
-    def __init__(self, model_dir: Path, purge_step: int | None = None):
-        """A run that goes on from before step `purge_step` hides what an earlier process wrote from there on."""
-        self.model_dir, self.purge_step = model_dir, purge_step
+    def __init__(self, model_dir: Path):
+        self.model_dir = model_dir
+        self.purge_step: int | None = None  # what an earlier process wrote from there on is hidden
         self.writers: dict[str, Any] = {}
 
     def write(self, folder: str, numbers: dict[str, float], step: int) -> None:
@@ -381,8 +433,12 @@ class Summaries:
             self.writers[folder].add_scalar(name, value, step)
 
     def flush(self) -> None:
-        for writer in self.writers.values():
-            writer.flush()
+        """Raises UserError if the disk is full."""
+        for folder, writer in self.writers.items():
+            try:
+                writer.flush()
+            except OSError as error:
+                raise explain(error, self.model_dir / folder) from None
 
     def close(self) -> None:
         for writer in self.writers.values():

@@ -26,7 +26,6 @@ from model.params import TrainingParams
 from model.plots import draw_curves
 from model.summary import summarize
 from runs import (
-    LOCK,
     Run,
     best_epoch,
     check_same_files,
@@ -38,6 +37,8 @@ from runs import (
     keep_previous,
     locked,
     recorded,
+    taken_back,
+    warn_of_another_machine,
     write_results,
 )
 from utils import (
@@ -47,6 +48,7 @@ from utils import (
     UserError,
     check_writable,
     logger,
+    mend,
     restore_weights,
     run_command,
     set_logger,
@@ -102,7 +104,8 @@ def train(run: Run, task: Task, precision: torch.dtype) -> dict[str, float]:
         if run.step % params.save_summary_steps == 0 or run.batches == len(loader):
             numbers = gradient_norms(net) | {"learning_rate": run.schedule.learning_rate}
             run.summaries.write("train_summaries", numbers, run.step)
-        run.save_now_and_then()
+        run.save_if_older(params.checkpoint_minutes)
+    run.look()
     return run.totals.compute()
 
 
@@ -120,6 +123,7 @@ def train_and_evaluate(run: Run, val_loader: DataLoader[Any], task: Task) -> Non
     try:
         while not is_finished(run.history, params):
             trained = train(run, task, precision)
+            run.save_if_older(params.checkpoint_minutes / 10)  # validation may take long
             evaluated = evaluate(run.net, val_loader, task, device, precision)
             if not math.isfinite(evaluated["loss"]):
                 raise Diverged(
@@ -130,7 +134,7 @@ def train_and_evaluate(run: Run, val_loader: DataLoader[Any], task: Task) -> Non
             logger.info("%s", describe_epoch(run.history[-1], params.num_epochs, is_best))
     except Stopped:
         run.save()
-        logger.info("Saved after epoch %d, batch %d. The same command goes on from there.", run.epoch, run.batches)
+        logger.info("Saved %s. To go on: python train.py --model_dir %s", run.place, run.model_dir)
         raise
     run.summaries.close()
     finish(run.model_dir, run.history, params)
@@ -158,31 +162,26 @@ def main() -> None:
     model_dir = Path(args.model_dir)
     if args.set and not args.base:
         raise UserError("--set goes with --base DIR, the experiment to vary. Or edit params.json.")
-    is_new = args.base and create_experiment(model_dir, Path(args.base), args.set, args.data_dir)
-    try:
+    is_new = bool(args.base) and create_experiment(model_dir, Path(args.base), args.set, args.data_dir)
+    with taken_back(model_dir, is_new):
         task, params = load_experiment(model_dir, args.data_dir)
         device = choose_device(args.device)
         check_writable(model_dir)
-        with locked(model_dir):
-            run_experiment(model_dir, task, params, device, args)
-    except UserError:
-        if is_new and not (model_dir / "run.json").exists():  # it could not start, and the next try may differ
-            (model_dir / "params.json").unlink()
-            (model_dir / LOCK).unlink(missing_ok=True)
-            model_dir.rmdir()
-        raise
+    with locked(model_dir), taken_back(model_dir, is_new):
+        run_experiment(model_dir, task, params, device, args)
 
 
 def run_experiment(
     model_dir: Path, task: Task, params: TrainingParams, device: torch.device, args: argparse.Namespace
 ) -> None:
-    checkpoint = choose_start(model_dir, params, args.restore_file, args.restart)
-    history = checkpoint.get("history", []) if checkpoint else []
-    goes_on = checkpoint is not None and "history" in checkpoint
-    about = describe_run(params, device)
+    checkpoint, weights = choose_start(model_dir, params, args.restore_file, args.restart)
+    history = checkpoint["history"] if checkpoint else []
+    before, now = read_run(model_dir), describe_run(params, device)
+    if checkpoint:
+        mend(model_dir, checkpoint, best_epoch(history, params.monitor)["epoch"] if history else 0)
     if is_finished(history, params):
-        if read_run(model_dir).get("status") != "finished":  # it was stopped after its last epoch
-            with recorded(model_dir, about):
+        if before.get("status") != "finished":  # it was stopped after its last epoch
+            with recorded(model_dir, now):
                 write_results(model_dir, history, params.monitor)
                 finish(model_dir, history, params)
         logger.info(
@@ -196,25 +195,26 @@ def run_experiment(
 
     torch.manual_seed(params.seed)
     loaders = task.fetch_dataloader(["train", "val"], params.data_dir, params, device)
-    if checkpoint and goes_on:
-        check_same_files(checkpoint, loaders)
     net = task.Net(params).to(device)
-    if checkpoint:
-        restore_weights(net, checkpoint)
+    if start := checkpoint or weights:
+        restore_weights(net, start)
     elif hasattr(net, "load_pretrained"):
         net.load_pretrained()
-    if not goes_on:
+    if checkpoint:
+        check_same_files(model_dir, params, checkpoint, loaders)
+    if not checkpoint:
         keep_previous(model_dir)  # only now: whatever could be wrong with the new run has been found
     set_logger(model_dir / "train.log")
-    with recorded(model_dir, about), stop.deferred():
+    with recorded(model_dir, now), stop.deferred():
         run = Run(model_dir, net, loaders, task, params, device, args.restore_file)
-        if checkpoint and goes_on:
-            run.go_on(checkpoint)
+        if checkpoint:
+            warn_of_another_machine(before, now)
+            run.resume(checkpoint)
         else:
+            if weights:
+                run.save()  # at once: they may be in previous/ now
             example, _ = loaders["val"].dataset.__getitems__(next(iter(loaders["val"].batch_sampler)))
             logger.info("%s", summarize(net, to_device(example, device)))
-        if checkpoint and not goes_on:
-            run.save()  # if the weights came from this folder, they are in previous/ now
         train_and_evaluate(run, loaders["val"], task)
 
 

@@ -59,7 +59,10 @@ def run_command(main: Callable[[], None]) -> None:
         report(error)
         status = error.exit_status
     except Exception as error:
-        if isinstance(error, OSError) and error.errno in (*DISK_FULL, errno.EROFS, errno.EACCES):
+        if isinstance(error, BrokenPipeError):
+            silence(sys.stdout.fileno())
+            status = 128 + 13  # SIGPIPE, as of any program in a pipe
+        elif isinstance(error, OSError) and error.errno in (*DISK_FULL, errno.EROFS, errno.EACCES):
             report(explain(error))
             status = 2
         else:
@@ -108,10 +111,9 @@ class Stop:
     def __enter__(self) -> None:
         self.received = 0
         numbers = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
-        self.before = {number: signal.getsignal(number) for number in numbers}
-        for number, handler in self.before.items():
-            if handler != signal.SIG_IGN:  # as nohup, or a shell's &, has it
-                signal.signal(number, self._receive)
+        # left alone if ignored, as nohup or a shell's & have it, or (None) not Python's
+        numbers = [number for number in numbers if signal.getsignal(number) not in (signal.SIG_IGN, None)]
+        self.before = {number: signal.signal(number, self._receive) for number in numbers}
 
     def __exit__(self, *_: Any) -> None:
         for number, handler in self.before.items():
@@ -121,14 +123,15 @@ class Stop:
         if self.received:
             os._exit(128 + number)
         self.received = number
-        if number == getattr(signal, "SIGHUP", None):
-            for descriptor in (1, 2):
-                if stat.S_ISCHR(os.fstat(descriptor).st_mode):  # the terminal, which is gone
-                    silence(descriptor)
+        with contextlib.suppress(OSError):  # a stream that is closed, or read by a program that got the signal too
+            if number == getattr(signal, "SIGHUP", None):
+                for descriptor in (1, 2):
+                    if stat.S_ISCHR(os.fstat(descriptor).st_mode):  # the terminal, which is gone
+                        silence(descriptor)
+            if self.is_deferred:  # not by the logger, in the middle of whose work this may be
+                os.write(2, b"\nStopping after this batch; a second signal stops at once.\n")
         if not self.is_deferred:
             raise Stopped(number)
-        # not by the logger, in the middle of whose work this may be
-        os.write(2, b"\nStopping after this batch; a second signal stops at once.\n")
 
     @contextlib.contextmanager
     def deferred(self) -> Iterator[None]:
@@ -162,10 +165,13 @@ class _Console(logging.StreamHandler[Any]):
     """Prints above a progress bar instead of through it; errors go to stderr."""
 
     def emit(self, record: logging.LogRecord) -> None:
+        stream = sys.stderr if record.levelno >= logging.ERROR else sys.stdout
         try:
-            tqdm.write(self.format(record), file=sys.stderr if record.levelno >= logging.ERROR else sys.stdout)
-        except BrokenPipeError:  # whoever read has had enough, as head has; that is no reason to stop
-            silence(sys.stdout.fileno())
+            tqdm.write(self.format(record), file=stream)
+        except OSError as error:
+            silence(stream.fileno())
+            if error.errno not in (errno.EPIPE, errno.EIO):  # nobody reads any more: no reason to stop
+                raise UserError(f"{stream.name}: cannot be written to ({error.strerror}).") from None
 
 
 class _LogFile(logging.FileHandler):
@@ -240,12 +246,16 @@ def explain(error: OSError, path: Path | None = None, needed: int | None = None)
     """What to raise for `error`: if the disk is full, a UserError that says how full."""
     if error.errno not in DISK_FULL:
         return error
-    place = path or Path(error.filename or ".")
+    place = path or Path(error.filename or "")
+    if not place.name:
+        silence(sys.stdout.fileno())
+        return UserError(f"standard output: cannot be written to ({error.strerror}).")
     free = shutil.disk_usage(place if place.exists() else place.absolute().parent).free
     needs = f"{needed:,} bytes needed, " if needed is not None else ""
+    why = ": a quota, or no room for another name" if needed is not None and needed < free else ""
     return UserError(
-        f"{place}: the disk is full ({needs}{free:,} free). What was saved before is whole. Make room, and run the same"
-        " command again."
+        f"{place}: the disk is full ({needs}{free:,} free{why}). What was saved before is whole. Make room, and run the"
+        " same command again."
     )
 
 
@@ -257,7 +267,7 @@ def check_writable(folder: Path) -> None:
     """Make `folder` if need be. Raises UserError now rather than after the first epoch."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / f".writable.{os.getpid()}"
+        probe = folder / f".writable.{os.getpid()}{PARTIAL}"
         probe.touch()
         probe.unlink()
     except OSError as error:
@@ -268,7 +278,7 @@ def check_writable(folder: Path) -> None:
 
 KEEP_EPOCHS = 5
 KEEP_WITHIN_EPOCH = 2
-CHECKPOINT_HINT = "Expected weights that train.py saved, such as experiments/base_model/best_weights/epoch_0012.pt."
+CHECKPOINT_HINT = "Expected weights that train.py saved, such as best_weights/epoch_0012.pt."
 
 
 def save_checkpoint(checkpoint: dict[str, Any], model_dir: Path, is_best: bool) -> None:
@@ -285,19 +295,21 @@ def save_checkpoint(checkpoint: dict[str, Any], model_dir: Path, is_best: bool) 
     buffer = io.BytesIO()
     torch.save(checkpoint, buffer)
     content = buffer.getbuffer()
-    digest = hashlib.sha256(content).hexdigest()
-    epoch, batch = checkpoint["epoch"], checkpoint["batch"]
-    name = f"epoch_{epoch + 1:04d}_batch_{batch:06d}.pt" if batch or not epoch else f"epoch_{epoch:04d}.pt"
+    name = f"epoch_{checkpoint['epoch']:04d}" + (f"_batch_{checkpoint['batch']:06d}" if checkpoint["batch"] else "")
     # the same in both: whoever is killed in between goes on from best_weights/
-    for folder in ["best_weights"] * is_best + ["last_weights"]:
-        path = model_dir / folder / name
-        path.parent.mkdir(exist_ok=True)
-        try:
-            # first, so that no checkpoint is ever without one; what `sha256sum --check` reads
-            write_atomically(_digest_of(path), f"{digest}  {name}\n", sync_folder=False)
-            write_atomically(path, content)
-        finally:
-            _tidy(path.parent)
+    for folder in ("best_weights", "last_weights") if is_best else ("last_weights",):
+        _write_checkpoint(model_dir / folder / f"{name}.pt", content)
+
+
+def _write_checkpoint(path: Path, content: bytes | memoryview) -> None:
+    digest = hashlib.sha256(content).hexdigest()
+    path.parent.mkdir(exist_ok=True)
+    try:
+        # first, so that no checkpoint is ever without one; what `sha256sum --check` reads
+        write_atomically(_digest_of(path), f"{digest}  {path.name}\n", sync_folder=False)
+        write_atomically(path, content)
+    finally:
+        _tidy(path.parent)
 
 
 def _tidy(folder: Path) -> None:
@@ -319,16 +331,14 @@ def _digest_of(path: Path) -> Path:
 
 def position(path: Path) -> tuple[int, int]:
     """How many epochs were finished, and how many batches of the next one done, when a checkpoint was saved."""
-    match = re.fullmatch(r"epoch_(\d+)(?:_batch_(\d+))?", path.stem)
-    if match is None:
-        return -1, 0
-    epoch, batch = match.groups()
-    return (int(epoch), 0) if batch is None else (int(epoch) - 1, int(batch))
+    epoch, _, batch = path.stem.removeprefix("epoch_").partition("_batch_")
+    return int(epoch), int(batch or 0)
 
 
 def list_checkpoints(folder: Path) -> list[Path]:
     """The checkpoints in `folder`, the latest last."""
-    return sorted((path for path in folder.glob("epoch_*.pt") if position(path) > (-1, 0)), key=position)
+    paths = [path for path in folder.glob("epoch_*.pt") if re.fullmatch(r"epoch_\d+(_batch_\d+)?", path.stem)]
+    return sorted((path for path in paths if path.is_file()), key=position)
 
 
 def load_newest(model_dir: Path) -> dict[str, Any] | None:
@@ -344,8 +354,8 @@ def load_newest(model_dir: Path) -> dict[str, Any] | None:
     for path in sorted(paths, key=position, reverse=True):
         try:
             checkpoint = load_checkpoint(path)
-            if "optim_dict" not in checkpoint:
-                raise UserError(f"{path}: weights alone, no state of a run.")
+            if "digests" not in checkpoint:
+                raise UserError(f"{path}: weights alone, or of another version: no state to go on from.")
             return {**checkpoint, "damaged": damaged}
         except UserError as error:
             logger.warning("%s Taking the one before it.", error)
@@ -355,16 +365,49 @@ def load_newest(model_dir: Path) -> dict[str, Any] | None:
     return None
 
 
+def mend(model_dir: Path, newest: dict[str, Any], best_epoch: int) -> None:
+    """Set damaged checkpoints aside as .damaged, and let last_weights/ have the newest and best_weights/ the best one.
+
+    Args:
+        newest: what `load_newest` found.
+        best_epoch: 0 if there is none yet.
+    """
+    for path in newest["damaged"]:
+        path.replace(path.with_suffix(".damaged"))  # or it would pass for the newest
+        logger.warning("%s: damaged, set aside as .damaged", path)
+    last, best = model_dir / "last_weights", model_dir / "best_weights"
+    wanted = {last / Path(newest["path"]).name} | ({best / f"epoch_{best_epoch:04d}.pt"} if best_epoch else set())
+    for path in wanted - {Path(newest["path"])}:
+        for source in (path, last / path.name, best / path.name):
+            try:
+                load_checkpoint(source)
+            except (UserError, FileNotFoundError):
+                continue
+            if source != path:
+                logger.warning("%s: gone or damaged, taken from %s again", path, source)
+                _write_checkpoint(path, source.read_bytes())
+            break
+        else:
+            logger.warning("%s: gone or damaged, and there is no copy.", path)
+
+
 def fetch_checkpoint(model_dir: Path, restore_file: str) -> dict[str, Any]:
     """Load `best`, `last`, or a path given as such. Raises UserError when there is none, or it is damaged."""
     if restore_file not in ("best", "last"):
         if not Path(restore_file).is_file():
             raise UserError(f"--restore_file {restore_file}: no such file. Expected best, last, or a path.")
         return load_checkpoint(Path(restore_file))
+    others = {"best": "last", "last": "best"}[restore_file]
+    hint = f" There are others: --restore_file {others}." if list_checkpoints(model_dir / f"{others}_weights") else ""
     while found := list_checkpoints(model_dir / f"{restore_file}_weights"):
-        with contextlib.suppress(FileNotFoundError):  # a run that is going on here has a better one now
+        try:
             return load_checkpoint(found[-1])
-    raise UserError(f"{model_dir}: no {restore_file} weights. Train first: python train.py --model_dir {model_dir}")
+        except FileNotFoundError:
+            continue  # a run that is going on here has a better one now
+        except UserError as error:
+            raise UserError(f"{error}{hint}") from None
+    hint = hint or f" Train first: python train.py --model_dir {model_dir}"
+    raise UserError(f"{model_dir}: no {restore_file} weights.{hint}")
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
@@ -379,18 +422,22 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     try:
         content = path.read_bytes()
         digest = _digest_of(path).read_text(errors="replace") if _digest_of(path).exists() else None
-    except FileNotFoundError:
+    except (FileNotFoundError, PermissionError):
         raise
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}).") from None
-    if digest is not None and digest.split()[:1] != [hashlib.sha256(content).hexdigest()]:
+    if digest is None:
+        logger.warning("%s: has no .sha256 beside it, which would tell whether it is damaged.", path)
+    elif digest.split()[:1] != [hashlib.sha256(content).hexdigest()]:
         raise UserError(f"{path}: damaged: its bytes are not those that were saved (SHA-256).")
     try:
         checkpoint = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    except MemoryError:
+        raise
     except Exception as error:  # torch.load lets out whatever its parsers met; all of it means the same
         code = re.search(r"nsupported (?:global: )?GLOBAL (\S+)", str(error))
-        reason = f"it would run {code[1]}, and is not let" if code else str(error).strip().split("\n")[0][:120]
-        raise UserError(f"{path}: not a checkpoint ({reason or type(error).__name__}). {CHECKPOINT_HINT}") from None
+        reason = f"it would run {code[1]}, and is not let" if code else "it cannot be read as one"
+        raise UserError(f"{path}: not a checkpoint ({reason}). {CHECKPOINT_HINT}") from None
     weights = checkpoint.get("state_dict") if isinstance(checkpoint, dict) else None
     if not isinstance(weights, dict) or not all(isinstance(value, torch.Tensor) for value in weights.values()):
         raise UserError(f"{path}: not a checkpoint (it holds no state_dict). {CHECKPOINT_HINT}")

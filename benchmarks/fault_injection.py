@@ -25,10 +25,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from benchmarks.hardware import describe_hardware
 from model.hardware import choose_device
+from tests.conftest import timeless
 from utils import UserError, list_checkpoints, load_checkpoint, load_newest, position
 
 ROOT = Path(__file__).parent.parent
@@ -75,25 +74,13 @@ class Experiment:
 
     def is_equal(self, model_dir: Path) -> bool:
         """Whether all that a run leaves is bitwise that of the run that nobody killed, but for the time it took."""
-        ours, theirs = (
-            [timeless(load_newest(folder)), *(timeless(load_checkpoint(path)) for path in best), history(folder)]
-            for folder in (model_dir, self.whole)
-            for best in [list_checkpoints(folder / "best_weights")]
-        )
-        return ours == theirs
+        return what_is_left(model_dir) == what_is_left(self.whole)
 
 
-def timeless(value: Any) -> Any:
-    if isinstance(value, dict):
-        different = ("seconds", "examples_per_second", "num_workers", "path", "damaged")
-        return {name: timeless(part) for name, part in value.items() if name not in different}
-    if isinstance(value, list | tuple):
-        return [timeless(part) for part in value]
-    return value.numpy().tobytes() if isinstance(value, torch.Tensor) else value
-
-
-def history(model_dir: Path) -> Any:
-    return [timeless(json.loads(line)) for line in (model_dir / "history.jsonl").read_text().splitlines()]
+def what_is_left(model_dir: Path) -> list[Any]:
+    paths = [list_checkpoints(model_dir / folder)[-1] for folder in ("best_weights", "last_weights")]
+    history = [json.loads(line) for line in (model_dir / "history.jsonl").read_text().splitlines()]
+    return [timeless(part) for part in [*map(load_checkpoint, paths), history]]
 
 
 # ----------------------------------------------------------------------------------------------- kills
@@ -237,7 +224,6 @@ def flip_bytes(experiment: Experiment, flips: int, rng: random.Random) -> None:
 
 def run_with_tmpdir(experiment: Experiment, tmpdir: Path) -> None:
     model_dir = experiment.new("tmpdir")
-    tmpdir.mkdir(exist_ok=True)
     process = experiment.start(model_dir, TMPDIR=str(tmpdir))
     time.sleep(experiment.seconds / 2)
     process.kill()
@@ -246,7 +232,6 @@ def run_with_tmpdir(experiment: Experiment, tmpdir: Path) -> None:
     other = os.stat(tmpdir).st_dev != os.stat(model_dir).st_dev
     print(f"TMPDIR={tmpdir} ({'another' if other else 'THE SAME'} file system), killed once: exit {status},", end=" ")
     print(f"bitwise equal: {status == 0 and experiment.is_equal(model_dir)}")
-    shutil.rmtree(tmpdir)
 
 
 def main() -> None:
@@ -255,7 +240,7 @@ def main() -> None:
     parser.add_argument("--text", default="data/ner", help="built data set of tagged text (%(default)s)")
     parser.add_argument("--kills", type=int, default=100, help="of both tasks together (%(default)s)")
     parser.add_argument("--flips", type=int, default=200, help="bytes (%(default)s)")
-    parser.add_argument("--tmpdir", type=Path, default="/dev/shm/fault_injection", help="for TMPDIR (%(default)s)")
+    parser.add_argument("--tmpdir", type=Path, default="/dev/shm", help="where TMPDIR is to be (%(default)s)")
     parser.add_argument("--seed", type=int, default=230)
     args = parser.parse_args()
     print(describe_hardware(choose_device("cpu")))
@@ -268,7 +253,8 @@ def main() -> None:
             counts = list(pool.map(kill_runs, experiments, shares, [args.seed] * 2))
         print_kills(sum(counts, Counter()), experiments)
         flip_bytes(experiments[1], args.flips, rng)
-        run_with_tmpdir(experiments[0], args.tmpdir)
+        with tempfile.TemporaryDirectory(dir=args.tmpdir) as tmpdir:
+            run_with_tmpdir(experiments[0], Path(tmpdir))
         for experiment in experiments:
             fill_disk(experiment, folder / f"small_{experiment.kind}", rng)
 

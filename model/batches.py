@@ -90,7 +90,7 @@ def leave_signals_to_the_parent(_: int) -> None:
         signal.signal(signal.SIGTERM, lambda *_: signal.alarm(WORKER_GRACE))  # which ends the process then
 
 
-WORKER_GRACE = 10  # seconds
+WORKER_GRACE = 600  # seconds: for a slow batch and a slow disk, but not for ever
 
 
 def make_rng(*key: int) -> np.random.Generator:

@@ -76,7 +76,7 @@ class Totals:
 def add_losses(so_far: Tensor, batches: list[tuple[Tensor, Tensor]]) -> Tensor:
     """Add (mean loss, number of items) of some batches to [sum over the items, number of items].
 
-    One batch after the other, so that the sum is the same however often they are added.
+    One batch after the other, so that on a CPU the sum is the same however often they are added.
     """
     losses, items = (torch.stack(values) for values in zip(*batches, strict=True))
     dtype = torch.float32 if losses.device.type == "mps" else torch.float64  # MPS has no float64

@@ -107,6 +107,7 @@ class JsonFile:
     values: dict[str, Any] = field(default_factory=dict)
     where: dict[str, str] = field(default_factory=dict)  # key -> "line 4" or "--set"
     problems: list[str] = field(default_factory=list)
+    heading: str = ""  # of the problems, if not the path
 
     @classmethod
     def read(cls, path: str | Path) -> JsonFile:
@@ -148,6 +149,8 @@ class JsonFile:
             except json.JSONDecodeError:
                 self.values[key] = text
             self.where[key] = "--set"
+        if assignments:
+            self.heading = f"{self.path} with --set {' '.join(assignments)}"
 
     def validate(self, model: type[ModelType], defaults: Mapping[str, Any] = {}) -> ModelType:
         """Check the values against `model`. Raises UserError that lists every problem with its line."""
@@ -159,7 +162,7 @@ class JsonFile:
         if problems:
             problems.sort(key=lambda text: int(text.split()[1]) if text.startswith("line ") else 0)
             count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
-            raise UserError("\n  ".join([f"{self.path}: {count}", *problems]))
+            raise UserError("\n  ".join([f"{self.heading or self.path}: {count}", *problems]))
         return validated
 
     def _explain(self, problem: Any, model: type[BaseModel]) -> str:

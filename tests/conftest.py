@@ -102,6 +102,16 @@ def last_checkpoint(model_dir: Path, which: str = "last") -> dict[str, Any]:
     return torch.load(path, weights_only=True)
 
 
+def timeless(value: Any) -> Any:
+    """A checkpoint, or a part of one, without what no two runs share: how long they took, and where they lie."""
+    if isinstance(value, dict):
+        different = ("seconds", "examples_per_second", "num_workers", "checkpoint_minutes", "path")
+        return {name: timeless(part) for name, part in value.items() if name not in different}
+    if isinstance(value, list | tuple):
+        return [timeless(part) for part in value]
+    return value.numpy().tobytes() if isinstance(value, torch.Tensor) else value
+
+
 def assert_same_weights(first: Path, second: Path) -> None:
     a, b = last_checkpoint(first)["state_dict"], last_checkpoint(second)["state_dict"]
     assert a.keys() == b.keys()
