@@ -429,16 +429,22 @@ class Summaries:
             from torch.utils.tensorboard import SummaryWriter
 
             self.writers[folder] = SummaryWriter(str(self.model_dir / folder), purge_step=self.purge_step)
-        for name, value in numbers.items():
-            self.writers[folder].add_scalar(name, value, step)
+        with self._explaining(folder):  # of what was written before: the writer has a thread for it
+            for name, value in numbers.items():
+                self.writers[folder].add_scalar(name, value, step)
 
     def flush(self) -> None:
         """Raises UserError if the disk is full."""
         for folder, writer in self.writers.items():
-            try:
+            with self._explaining(folder):
                 writer.flush()
-            except OSError as error:
-                raise explain(error, self.model_dir / folder) from None
+
+    @contextlib.contextmanager
+    def _explaining(self, folder: str) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise explain(error, self.model_dir / folder) from None
 
     def close(self) -> None:
         for writer in self.writers.values():

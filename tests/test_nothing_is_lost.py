@@ -7,11 +7,13 @@ import importlib
 import json
 import os
 import pty
+import select
 import shutil
 import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -145,6 +147,11 @@ def test_files_that_change_under_a_run(
         path.write_bytes(whole.replace(b"B-per", b"B-org") if path is labels else whole + b"\0")
         refused(run("train", "--model_dir", model_dir), f"{path.parent}: changed since the run here began", "--restart")
         path.write_bytes(whole)
+        if path is labels:
+            words = (text / "words.txt").read_text().splitlines()
+            (text / "words.txt").write_text("\n".join(reversed(words)) + "\n")
+            refused(run("train", "--model_dir", model_dir), "words: ", "at place 1")
+            (text / "words.txt").write_text("\n".join(words) + "\n")
         assert "Going on" in train_ok(model_dir)
 
 
@@ -239,12 +246,16 @@ def start() -> Iterator[Callable[[int, Path], subprocess.Popen[str]]]:
         process.communicate()
 
 
+def wait_for_line(process: subprocess.Popen[str], words: str) -> None:
+    assert process.stderr is not None
+    assert any(words in line for line in process.stderr)
+
+
 def test_a_second_signal_stops_at_once(experiment: Experiment, start: Any) -> None:
     whole, model_dir = experiment("whole"), experiment("stopped")
     process = start(BATCHES + BATCHES_OF_VAL + 3, model_dir)
     process.send_signal(signal.SIGINT)
-    assert process.stderr.readline() == "\n"
-    assert "a second signal stops at once" in process.stderr.readline()
+    wait_for_line(process, "a second signal stops at once")
     process.send_signal(signal.SIGTERM)
     assert process.wait(30) == 143
     assert (last_checkpoint(model_dir)["epoch"], last_checkpoint(model_dir)["batch"]) == (1, 0)
@@ -268,15 +279,29 @@ def test_a_real_kill(experiment: Experiment, start: Any, workers: int) -> None:
     assert_same_run(whole, model_dir)
 
 
-def test_workers_leave_signals_to_the_process_they_work_for(experiment: Experiment, start: Any) -> None:
-    """Ctrl-C in a terminal reaches them all."""
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_to_all_processes(experiment: Experiment, start: Any, number: int, status: int) -> None:
+    """Ctrl-C in a terminal reaches the loader's workers too, and what a cluster sends often does."""
     model_dir = experiment(num_workers=2)
     process = start(2, model_dir)
-    os.killpg(process.pid, signal.SIGINT)
-    os.killpg(process.pid, signal.SIGCONT)
-    assert "stops at once" in process.stderr.readline() + process.stderr.readline()
-    children = [int(pid) for pid in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()]
-    assert len([pid for pid in children if Path(f"/proc/{pid}/stat").read_text().split()[2] != "Z"]) >= 2
+    os.killpg(process.pid, number)
+    wait_for_line(process, "a second signal stops at once")
+    (model_dir / "go").touch()
+    assert process.wait(60) == status
+    assert last_checkpoint(model_dir)["batch"] == 2
+
+
+def test_a_reader_that_gets_the_signal_too(experiment: Experiment, start: Any) -> None:
+    """As `2>&1 | tee log` does: what is written when the signal comes reaches nobody."""
+    model_dir = experiment()
+    process = start(2, model_dir)
+    for stream in (process.stdout, process.stderr):
+        stream.close()
+    process.send_signal(signal.SIGINT)
+    (model_dir / "go").touch()
+    assert process.wait(60) == 130
+    assert read_json(model_dir / "run.json")["status"] == "interrupted"
+    assert last_checkpoint(model_dir)["batch"] == 2
 
 
 def test_a_terminal_that_goes_away(experiment: Experiment, tmp_path: Path) -> None:
@@ -288,9 +313,16 @@ def test_a_terminal_that_goes_away(experiment: Experiment, tmp_path: Path) -> No
         os.execv(sys.executable, [sys.executable, "train.py", "--model_dir", str(model_dir)])
     seen = b""
     while b"epoch     2/10000" not in seen:
+        assert select.select([terminal], [], [], 60)[0], seen
         seen += os.read(terminal, 10_000)
     os.close(terminal)
-    _, status = os.waitpid(pid, 0)
+    for _ in range(600):
+        ended, status = os.waitpid(pid, os.WNOHANG)
+        if ended:
+            break
+        time.sleep(0.1)
+    else:
+        os.kill(pid, signal.SIGKILL)
     assert os.waitstatus_to_exitcode(status) == 129
     assert read_json(model_dir / "run.json")["status"] == "interrupted"
     assert "To go on: python train.py --model_dir" in (model_dir / "train.log").read_text()
@@ -304,6 +336,18 @@ def test_a_reader_that_has_had_enough(experiment: Experiment) -> None:
     assert result.returncode == 0, result.stderr
     assert result.stderr == ""
     assert read_json(model_dir / "run.json")["status"] == "finished"
+
+
+def test_standard_output_on_a_full_disk(experiment: Experiment) -> None:
+    command = f"{sys.executable} train.py --model_dir {experiment()} > /dev/full"
+    result = subprocess.run(["bash", "-c", command], cwd=ROOT, capture_output=True, text=True)
+    refused(Result(result.returncode, "", result.stderr), "<stdout>: cannot be written to (No space left on device)")
+
+
+def test_a_table_that_nobody_reads_to_the_end(trained: Path) -> None:
+    command = f"{sys.executable} synthesize_results.py --parent_dir {trained.parent} | true; echo ${{PIPESTATUS[0]}}"
+    result = subprocess.run(["bash", "-c", command], cwd=ROOT, capture_output=True, text=True)
+    assert (result.stdout.strip(), result.stderr) in (("141", ""), ("0", ""))  # it may have been quicker
 
 
 def test_stopped_while_a_checkpoint_is_read(experiment: Experiment, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -395,6 +439,55 @@ def test_best_weights_serve_when_the_last_are_damaged(experiment: Experiment, mo
     assert f"Going on after epoch 1 ({model_dir / 'best_weights' / 'epoch_0001.pt'})" in train_ok(model_dir)
 
 
+def test_killed_between_the_two_copies(experiment: Experiment, monkeypatch: pytest.MonkeyPatch) -> None:
+    """best_weights/ has the last epoch already, last_weights/ not yet: then it gets that too."""
+    model_dir = experiment(monitor="loss")
+    train_ok(model_dir)
+    assert list_checkpoints(model_dir / "best_weights")[0].name == "epoch_0002.pt"
+    for path in (model_dir / "last_weights").glob("epoch_0002.*"):
+        path.unlink()
+    assert "taken from" in train_ok(model_dir)
+    assert last_checkpoint(model_dir)["epoch"] == 2
+
+
+@pytest.mark.parametrize("damage", [truncate, Path.unlink])
+def test_best_weights_that_are_gone_or_damaged(
+    experiment: Experiment, damage: Callable[[Path], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They come back from last_weights/, while it has that epoch; after that it is said that they are lost."""
+    model_dir = experiment()
+    train_ok(model_dir)
+    (best,) = list_checkpoints(model_dir / "best_weights")
+    assert best.name == "epoch_0001.pt"
+    digest = best.with_suffix(".sha256").read_text()
+    damage(best)
+    assert f"{best}: gone or damaged, taken from" in train_ok(model_dir)
+    assert best.with_suffix(".sha256").read_text() == digest
+    assert run("evaluate", "--model_dir", model_dir).status == 0
+    damage(best)
+    refused(run("evaluate", "--model_dir", model_dir), "There are others: --restore_file last")
+    assert run("evaluate", "--model_dir", model_dir, "--restore_file", "last").status == 0
+    (model_dir / "last_weights" / best.name).rename(model_dir / "last_weights" / "elsewhere")
+    out = train_ok(model_dir)
+    assert f"{best}: gone or damaged, and there is no copy" in out
+
+
+def test_a_checkpoint_without_a_digest(experiment: Experiment, monkeypatch: pytest.MonkeyPatch) -> None:
+    model_dir = experiment()
+    assert stop_after(3, model_dir, monkeypatch).status == 143
+    newest = list_checkpoints(model_dir / "last_weights")[-1]
+    newest.with_suffix(".sha256").unlink()
+    assert f"{newest}: has no .sha256 beside it" in train_ok(model_dir)
+
+
+def test_another_number_of_threads(experiment: Experiment, monkeypatch: pytest.MonkeyPatch) -> None:
+    model_dir = experiment()
+    assert stop_after(3, model_dir, monkeypatch).status == 143
+    told = read_json(model_dir / "run.json")
+    (model_dir / "run.json").write_text(json.dumps({**told, "threads": 77}))
+    assert f"threads: 77 then, {torch.get_num_threads()} now" in train_ok(model_dir)
+
+
 def test_no_checkpoint_is_whole(experiment: Experiment, monkeypatch: pytest.MonkeyPatch) -> None:
     model_dir = experiment()
     assert stop_after(12, model_dir, monkeypatch).status == 143
@@ -474,6 +567,36 @@ def test_a_better_checkpoint_takes_the_place_of_the_one_that_is_being_read(
 
 
 # ------------------------------------------------------------------------------------------ restore_file
+
+
+def test_weights_that_had_just_been_moved(experiment: Experiment, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Killed after the old run went to previous/, before the new one had a checkpoint: the weights are found there."""
+    model_dir = experiment(num_epochs=1)
+    train_ok(model_dir)
+
+    def fail(*_: Any) -> None:
+        raise MemoryError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(train, "Run", fail)
+        assert run("train", "--model_dir", model_dir, "--restore_file", "best").status == 1
+    assert not (model_dir / "best_weights").exists()
+    train_ok(model_dir, "--restore_file", "best")
+    refused(run("evaluate", "--model_dir", experiment("new")), "no best weights")  # this is for a new run alone
+
+
+def test_killed_at_the_very_end(experiment: Experiment, trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All epochs are done, only the curves are not drawn: --restore_file does not train them again."""
+    model_dir, weights = experiment(), next((trained / "best_weights").glob("*.pt"))
+
+    def fail(*_: Any) -> None:
+        raise MemoryError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(train, "draw_curves", fail)
+        assert run("train", "--model_dir", model_dir, "--restore_file", weights).status == 1
+    assert "finished, 2 epochs" in train_ok(model_dir, "--restore_file", weights)
+    assert not (model_dir / "previous").exists()
 
 
 @pytest.mark.parametrize("source", ["best", "path"])
@@ -628,6 +751,26 @@ def test_another_run_that_has_not_said_who_it_is(experiment: Experiment) -> None
         (model_dir / ".lock.json").unlink()
         refused(run("train", "--model_dir", model_dir), "another run is going on here")
     train_ok(model_dir)
+
+
+def test_two_that_make_the_same_new_experiment(experiment: Experiment, tmp_path: Path) -> None:
+    """The one that comes second takes nothing away from the first."""
+    (tmp_path / "new").mkdir()
+    with locked(tmp_path / "new"):
+        words = ["--model_dir", tmp_path / "new", "--base", experiment()]
+        refused(run("train", *words), "another run is going on here")
+        assert (tmp_path / "new" / "params.json").exists()
+        assert (tmp_path / "new" / ".lock").exists()
+
+
+def test_what_else_is_in_the_folder_stays(experiment: Experiment, tmp_path: Path, data: Path) -> None:
+    for path in (data / "val_signs").iterdir():
+        path.unlink()
+    (tmp_path / "new").mkdir()
+    (tmp_path / "new" / "notes.md").touch()
+    result = run("train", "--model_dir", tmp_path / "new", "--base", experiment(), "--data_dir", data)
+    refused(result, "the val split is empty")
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["notes.md"]
 
 
 def test_a_new_experiment_that_cannot_start_leaves_no_lock(experiment: Experiment, tmp_path: Path, data: Path) -> None:
