@@ -202,7 +202,7 @@ def run_experiment(
         net.load_pretrained()
     if checkpoint:
         check_same_files(model_dir, params, checkpoint, loaders)
-    if not checkpoint:
+    else:
         keep_previous(model_dir)  # only now: whatever could be wrong with the new run has been found
     set_logger(model_dir / "train.log")
     with recorded(model_dir, now), stop.deferred():
