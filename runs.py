@@ -6,10 +6,8 @@ import contextlib
 import itertools
 import json
 import math
-import os
 import platform
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -18,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from filelock import FileLock, Timeout
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
@@ -26,9 +23,10 @@ from model import Task, check_same_data, read_run
 from model.hardware import choose_precision
 from model.metrics import Totals
 from model.optimizers import Schedule, make_optimizer
-from model.params import JsonFile, TrainingParams
+from model.params import TrainingParams
 from utils import (
-    PARTIAL,
+    LOCK,
+    LOCK_HOLDER,
     Diverged,
     Stopped,
     UserError,
@@ -54,50 +52,8 @@ MAY_CHANGE = {
     "early_stopping_patience",
 }
 
-# what one that is killed may be writing; not what evaluate.py writes, which may be at it now
-UNFINISHED = ("*_weights/.*", ".run.*", ".history.*", ".metrics_eval_*", ".curves.*", ".lock.*", ".params.*")
-
 # what a run leaves in its folder
 OUTPUTS = ("*.log", "*.jsonl", "run.json", "*.png", "*_weights", "*_summaries", "metrics_*.json", "predictions_*")
-
-
-class Busy(UserError):
-    """Another run is going on in the folder."""
-
-
-@contextlib.contextmanager
-def locked(model_dir: Path) -> Iterator[None]:
-    """Let no other run into `model_dir` meanwhile, and clear away what one that was killed was writing.
-
-    The lock is the operating system's: it ends with the process, however that ends.
-
-    Raises:
-        Busy: a run is going on there; its host and process are named.
-    """
-    lock, holder = FileLock(model_dir / LOCK, blocking=False), model_dir / LOCK_HOLDER
-    try:
-        lock.acquire()
-    except Timeout:
-        there: dict[str, Any] = {}
-        with contextlib.suppress(UserError):  # it has only just begun, or just ended
-            there = JsonFile.read(holder).values
-        raise Busy(
-            f"{model_dir}: another run is going on here: process {there.get('process', '(just starting)')} on"
-            f" {there.get('host', 'an unknown host')}, since {there.get('since', 'now')}."
-            " Wait for it, stop it, or train in another folder."
-        ) from None
-    try:
-        for partial in itertools.chain(*(model_dir.glob(pattern + PARTIAL) for pattern in UNFINISHED)):
-            partial.unlink()
-        since = time.strftime("%Y-%m-%d %H:%M:%S")
-        save_json({"host": socket.gethostname(), "process": os.getpid(), "since": since}, holder)
-        yield
-    finally:
-        holder.unlink(missing_ok=True)
-        lock.release()
-
-
-LOCK, LOCK_HOLDER = ".lock", ".lock.json"  # the first stays: to take it away would let two in
 
 
 @contextlib.contextmanager

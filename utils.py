@@ -1,4 +1,4 @@
-"""What the commands share: errors, signals, logging, files that are whole or absent, checkpoints, and progress.
+"""What the commands share: errors, signals, logging, whole files, checkpoints, locks, and progress.
 
 torch is imported where it is needed and not at the top: a table of results or a misspelt name need not wait for it.
 """
@@ -9,12 +9,14 @@ import contextlib
 import errno
 import hashlib
 import io
+import itertools
 import json
 import logging
 import os
 import re
 import shutil
 import signal
+import socket
 import stat
 import sys
 import threading
@@ -455,6 +457,53 @@ def restore_weights(net: torch.nn.Module, checkpoint: dict[str, Any]) -> None:
     if problems:
         raise UserError("\n  ".join([f"{checkpoint['path']}: weights of another architecture", *sorted(problems)]))
     net.load_state_dict(theirs)
+
+
+# ---------------------------------------------------------------------------------------------- locks
+
+# what one that is killed may be writing; not what evaluate.py writes, which may be at it now
+UNFINISHED = ("*_weights/.*", ".run.*", ".history.*", ".metrics_eval_*", ".curves.*", ".lock.*", ".params.*")
+
+
+class Busy(UserError):
+    """Another run is going on in the folder."""
+
+
+@contextlib.contextmanager
+def locked(model_dir: Path) -> Iterator[None]:
+    """Let no other run into `model_dir` meanwhile, and clear away what one that was killed was writing.
+
+    The lock is the operating system's: it ends with the process, however that ends.
+
+    Raises:
+        Busy: a run is going on there; its host and process are named.
+    """
+    from filelock import FileLock, Timeout
+
+    lock, holder = FileLock(model_dir / LOCK, blocking=False), model_dir / LOCK_HOLDER
+    try:
+        lock.acquire()
+    except Timeout:
+        there: dict[str, Any] = {}
+        with contextlib.suppress(OSError, ValueError):  # it has only just begun, or just ended
+            there = json.loads(holder.read_text())
+        raise Busy(
+            f"{model_dir}: another run is going on here: process {there.get('process', '(just starting)')} on"
+            f" {there.get('host', 'an unknown host')}, since {there.get('since', 'now')}."
+            " Wait for it, stop it, or train in another folder."
+        ) from None
+    try:
+        for partial in itertools.chain(*(model_dir.glob(pattern + PARTIAL) for pattern in UNFINISHED)):
+            partial.unlink()
+        since = time.strftime("%Y-%m-%d %H:%M:%S")
+        save_json({"host": socket.gethostname(), "process": os.getpid(), "since": since}, holder)
+        yield
+    finally:
+        holder.unlink(missing_ok=True)
+        lock.release()
+
+
+LOCK, LOCK_HOLDER = ".lock", ".lock.json"  # the first stays: to take it away would let two in
 
 
 # ------------------------------------------------------------------------------------------- progress

@@ -27,9 +27,9 @@ import train
 import utils
 from model import load_experiment
 from model.optimizers import clip_gradients
-from runs import Run, locked
+from runs import Run
 from tests.conftest import ROOT, Result, last_checkpoint, read_json, refused, run, timeless, train_ok
-from utils import Diverged, fetch_checkpoint, list_checkpoints, save_checkpoint
+from utils import Diverged, fetch_checkpoint, list_checkpoints, locked, save_checkpoint
 
 Experiment = Callable[..., Path]
 
