@@ -109,7 +109,7 @@ def kill_runs(experiment: Experiment, kills: int, seed: int) -> Counter[str]:
                 continue
             counts["runs"] += 1
             counts["runs that ended bitwise equal"] += status == 0 and experiment.is_equal(model_dir)
-            counts["resumes"] += (model_dir / "output.txt").read_text().count("Going on after")
+            counts["resumes"] += (model_dir / "output.txt").read_text().count("Going on ")
             counts["runs that failed"] += status != 0
             counts["files left over"] += len([*model_dir.rglob("*.partial"), *model_dir.rglob("*.damaged")])
             shutil.rmtree(model_dir)
