@@ -1,4 +1,4 @@
-# make demo    see it work: makes sample photos and sentences, trains three networks, evaluates, prints the tables
+# make demo    see it work: makes sample photos and sentences, trains three networks and a small search, prints the tables
 # make test    linters, type checks and all tests
 # Both set up .venv first.
 
@@ -20,7 +20,11 @@ demo: .venv/installed
 	$(RUN) train.py --model_dir experiments/demo/ner --base experiments/ner_bilstm_crf --data_dir data/ner_sample \
 		--set num_epochs=8
 	$(RUN) evaluate.py --model_dir experiments/demo/ner
-	$(RUN) synthesize_results.py --parent_dir experiments/demo
+	mkdir experiments/demo/search
+	cp experiments/ner_lstm/params.json experiments/demo/search
+	$(RUN) search_hyperparams.py --parent_dir experiments/demo/search --data_dir data/ner_sample \
+		--set learning_rate=3e-3,1e-2,3e-2 batch_size=32,64
+	$(RUN) synthesize_results.py --parent_dir experiments/demo --html experiments/demo/report.html
 
 test: .venv/installed-dev
 	$(RUN) -m ruff check .

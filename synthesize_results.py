@@ -2,6 +2,7 @@
 
 python synthesize_results.py --parent_dir experiments
 python synthesize_results.py --parent_dir experiments --format csv --output results.csv
+python synthesize_results.py --parent_dir experiments/learning_rate --plot --html report.html
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ import io
 import json
 import math
 import os
+import re
+import statistics
 from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
@@ -20,7 +23,7 @@ from typing import Any, NamedTuple
 from tabulate import tabulate
 
 from model import read_params
-from utils import UserError, run_command, write_atomically
+from utils import UserError, logger, run_command, write_atomically
 
 # what of each metrics file becomes a column, and how the column is called
 METRICS_FILES = {"metrics_eval_best_weights.json": "", "metrics_test_best_weights.json": "test "}
@@ -40,6 +43,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--parent_dir", default="experiments", help="folder that holds the experiments (%(default)s)")
     parser.add_argument("--format", default="markdown", choices=FORMATS, help="how to write the table (%(default)s)")
     parser.add_argument("--output", help="file to write the table to, besides printing it")
+    parser.add_argument("--plot", action="store_true", help="draw the results into results.png, in the parent folder")
+    parser.add_argument("--html", help="file for a page with everything, which opens from disk")
     return parser.parse_args()
 
 
@@ -49,7 +54,8 @@ def find_experiments(parent_dir: Path) -> list[Experiment]:
     for folder, subfolders, files in os.walk(parent_dir):
         subfolders[:] = sorted(name for name in subfolders if name not in NOT_EXPERIMENTS and name[0] != ".")
         is_parent = Path(folder) == parent_dir or "search.json" in files
-        if "run.json" in files or ("params.json" in files and not is_parent):
+        is_proposal = Path(folder).name == "best"  # what a search leaves to be trained
+        if "run.json" in files or ("params.json" in files and not is_parent and not is_proposal):
             found.append(read_experiment(Path(folder), os.path.relpath(folder, parent_dir)))
     return found
 
@@ -122,10 +128,48 @@ def make_table(experiments: list[Experiment]) -> tuple[list[str], list[list[Any]
     return ["experiment", *metrics, *different, "status"], rows
 
 
+class Spread(float):
+    """The mean of some runs, which knows their standard deviation."""
+
+    deviation: float
+
+    @classmethod
+    def of(cls, values: list[float]) -> Spread:
+        mean = cls(statistics.mean(values))
+        mean.deviation = statistics.stdev(values) if len(values) > 1 else 0.0
+        return mean
+
+
+def merge_seeds(experiments: list[Experiment]) -> list[Experiment]:
+    """One for all that differ in their seed alone, with mean and deviation of what they measured."""
+    groups: dict[str, list[Experiment]] = defaultdict(list)
+    for e in experiments:
+        same = {name: value for name, value in e.params.items() if name != "seed"}
+        groups[json.dumps(same) if e.metrics else e.name].append(e)
+    merged: list[Experiment] = []
+    for group in groups.values():
+        merged += [merge(group)] if len({e.params.get("seed") for e in group}) > 1 else group
+    return merged
+
+
+def merge(group: list[Experiment]) -> Experiment:
+    metrics: dict[str, float] = {}
+    for name in group[0].metrics:
+        values = [e.metrics[name] for e in group if name in e.metrics]
+        metrics[name] = Spread.of(values)
+    done = sum(e.status == "finished" for e in group)
+    status = "finished" if done == len(group) else f"{done} of {len(group)} finished"
+    params = {name: value for name, value in group[0].params.items() if name != "seed"}
+    name = re.sub(r"[-_]?seed_?\d+", "", group[0].name)
+    return Experiment(f"{name} ({len(group)} seeds)", status, metrics, params, group[0].monitor)
+
+
 def show(value: Any) -> str:
     """A number as a person reads it: 0.9833, 0.003, 1e-05."""
+    if isinstance(value, Spread):
+        return f"{value:.4f} ± {value.deviation:.4f}"
     if isinstance(value, float):
-        if len(repr(value)) <= 6:
+        if len(repr(value)) <= 7:
             return repr(value)
         return f"{value:.4f}" if abs(value) >= 0.001 else f"{value:.3g}"
     return "" if value is None else str(value)
@@ -168,14 +212,27 @@ def main() -> None:
     for experiment in find_experiments(parent_dir):
         # the columns of two tasks have little in common; but a program that reads the file wants one
         groups["" if args.format in ("csv", "json") else experiment.params.get("task", "")].append(experiment)
-    write = FORMATS[args.format]
-    table = "\n\n".join(write(*make_table(group)) for group in groups.values() or [[]])
+    for_programs = args.format in ("csv", "json")
+    tables = [make_table(group if for_programs else merge_seeds(group)) for group in groups.values()]
+    table = "\n\n".join(FORMATS[args.format](*table) for table in tables or [make_table([])])
     print(table if groups or args.format != "markdown" else f"No experiments below {parent_dir}.")
     if args.output:
         try:
             write_atomically(Path(args.output), table + "\n")
         except OSError as error:
             raise UserError(f"--output {args.output}: cannot be written ({error.strerror}).") from None
+    if args.plot or args.html:
+        import results_page
+
+        ranked = [best_first(group) for group in groups.values()]
+        if args.plot:
+            for group in ranked:
+                name = "results.png" if len(ranked) == 1 else f"results_{group[0].params.get('task')}.png"
+                results_page.draw(group, parent_dir, parent_dir / name)
+                logger.info("%s", parent_dir / name)
+        if args.html:
+            results_page.write_page([(group, *make_table(group)) for group in ranked], parent_dir, Path(args.html))
+            logger.info("%s", args.html)
 
 
 if __name__ == "__main__":

@@ -503,6 +503,16 @@ def locked(model_dir: Path) -> Iterator[None]:
         lock.release()
 
 
+def is_locked(model_dir: Path) -> bool:
+    from filelock import FileLock, Timeout
+
+    try:
+        with FileLock(model_dir / LOCK, blocking=False):
+            return False
+    except Timeout:
+        return True
+
+
 LOCK, LOCK_HOLDER = ".lock", ".lock.json"  # the first stays: to take it away would let two in
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +47,60 @@ def draw_curves(history: Sequence[dict[str, Any]], best_epoch: int, path: Path) 
     axes[-1].set(title="learning rate", xlabel="epoch", ylim=(0, None))
     for axis in axes:
         axis.xaxis.get_major_locator().set_params(integer=True)
+        axis.grid(alpha=0.2)
+    save(figure, path)
+
+
+def draw_results(
+    metric: str,
+    names: Sequence[str],
+    values: Sequence[float | None],
+    curves: Sequence[Sequence[float]],
+    searched: Mapping[str, Sequence[Any]],
+    is_log: Mapping[str, bool],
+    importance: Mapping[str, float],
+    path: Path,
+) -> None:
+    """What a search has found: learning curves, which parameter mattered, and the metric against each of them.
+
+    Args:
+        names, values, curves: of the experiments, the best first: values is the metric on val at the best epoch, None
+            if there is none; curves that after each epoch.
+        searched: the values of each parameter, one per experiment.
+        importance: shares of the variance that the parameters explain; empty if not known.
+    """
+    panels = 1 + bool(importance) + len(searched)
+    columns = min(3, panels)
+    rows = -(-panels // columns)
+    figure = new_figure(4.6 * columns, 3.4 * rows)
+    axes = list(figure.subplots(rows, columns, squeeze=False).flat)
+    for axis in axes[panels:]:
+        axis.axis("off")
+    axis = axes.pop(0)
+    for i, curve in reversed(list(enumerate(curves))):
+        epochs = range(1, len(curve) + 1)
+        best = {"color": BLUE, "linewidth": 2, "alpha": 1, "label": f"best: {names[0]:.40}"} if i == 0 else {}
+        style = {"color": "grey", "linewidth": 0.8, "alpha": 0.5, **best}
+        axis.plot(epochs, curve, marker="." if len(curve) == 1 else None, **style)
+    axis.set(title=f"{metric} on val, {len(curves)} experiments", xlabel="epoch")
+    axis.xaxis.get_major_locator().set_params(integer=True)
+    if curves and curves[0]:
+        axis.legend(fontsize=7, loc="best")
+    if importance:
+        axis = axes.pop(0)
+        ranked = sorted(importance, key=lambda name: importance[name])
+        axis.barh(ranked, [importance[name] for name in ranked], color=BLUE)
+        axis.set(title="importance", xlabel=f"share of the variance of {metric}", xlim=(0, 1))
+    for axis, (name, settings) in zip(axes, searched.items(), strict=False):
+        pairs = [(x, y) for x, y in zip(settings, values, strict=True) if x is not None and y is not None]
+        numeric = all(isinstance(x, int | float) and not isinstance(x, bool) for x, _ in pairs)
+        xs = [x if numeric else str(x) for x, _ in pairs]
+        axis.scatter(xs[1:], [y for _, y in pairs[1:]], s=18, color="grey", alpha=0.7)
+        axis.scatter(xs[:1], [y for _, y in pairs[:1]], s=40, color=BLUE, label="best", zorder=3)
+        if numeric and is_log.get(name):
+            axis.set_xscale("log")
+        axis.set(title=f"{metric} against {name}", xlabel=name)
+    for axis in figure.axes:
         axis.grid(alpha=0.2)
     save(figure, path)
 

@@ -45,6 +45,9 @@ def project(tmp_path: Path) -> Path:
         values = json.loads(path.read_text())
         smaller = {"lstm_hidden_dim": 4} if values.get("task") == "sequence_tagging" else {"num_channels": 4}
         path.write_text(json.dumps({**values, "num_epochs": 1, "warmup_epochs": 0, **smaller}))
+    for path in project.glob("experiments/**/search.json"):
+        values = json.loads(path.read_text())
+        path.write_text(json.dumps({**values, "space": {"learning_rate": [1e-3, 1e-2]}}))
     return project
 
 
@@ -59,7 +62,7 @@ def test_every_command_of_the_readme(project: Path) -> None:
         result = subprocess.run([sys.executable, *words[1:]], cwd=project, capture_output=True, text=True)
         assert result.returncode == 0, f"{line}\n{result.stderr}"
         ran.append(words[1])
-    assert {"build_dataset.py", "train.py", "evaluate.py", "synthesize_results.py"} <= set(ran)
+    assert {"build_dataset.py", "train.py", "evaluate.py", "search_hyperparams.py", "synthesize_results.py"} <= set(ran)
 
 
 def test_makefile_targets_of_the_readme() -> None:

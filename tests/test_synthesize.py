@@ -5,9 +5,17 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
+import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
+import pytest
+from PIL import Image
+
+import results_page
+import synthesize_results
 from tests.conftest import refused, run, write_params
 
 
@@ -143,3 +151,98 @@ def test_earlier_runs_and_sweep_templates_are_no_experiments(tmp_path: Path) -> 
     (tmp_path / "sweep" / "search.json").write_text("{}")
     finished(tmp_path / "sweep" / "trial", metrics={"accuracy": 0.4, "epoch": 1})
     assert [row["experiment"] for row in rows(tmp_path)] == ["a", "sweep/trial"]
+
+
+# --------------------------------------------------------------------------------- seeds, pictures, pages
+
+
+def with_history(folder: Path, values: list[float], **params: Any) -> Path:
+    best = max(range(len(values)), key=lambda i: values[i])
+    finished(folder, metrics={"accuracy": values[best], "loss": 1.0, "epoch": best + 1}, **params)
+    entries = [
+        {"epoch": i + 1, "train": {"loss": 2.0, "accuracy": 0.1}, "val": {"loss": 1.0, "accuracy": value}}
+        for i, value in enumerate(values)
+    ]
+    (folder / "history.jsonl").write_text("".join(json.dumps(entry) + "\n" for entry in entries))
+    return folder
+
+
+def test_mean_and_deviation_over_seeds(tmp_path: Path) -> None:
+    for seed, value in ((1, 0.5), (2, 0.7)):
+        finished(tmp_path / f"a-seed_{seed}", metrics={"accuracy": value, "epoch": 1}, learning_rate=0.1, seed=seed)
+    finished(tmp_path / "b", metrics={"accuracy": 0.61, "epoch": 1}, learning_rate=0.2, seed=1)
+    lines = table(tmp_path).splitlines()
+    cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines]
+    assert [row[0] for row in cells[2:]] == ["b", "a (2 seeds)"]
+    assert cells[3][1] == "0.6000 ± 0.1414"
+    assert len(rows(tmp_path)) == 3  # a program gets each of them
+
+
+def test_a_picture(tmp_path: Path) -> None:
+    refused(run("synthesize_results", "--parent_dir", tmp_path / "none", "--plot"), "no such folder")
+    finished(tmp_path / "untrained", metrics=None)
+    refused(run("synthesize_results", "--parent_dir", tmp_path, "--plot"), "nothing to draw")
+    with_history(tmp_path / "a", [0.1, 0.5], learning_rate=0.001, optimizer="sgd")
+    with_history(tmp_path / "b", [0.2], learning_rate=0.1, optimizer="adam")
+    assert "results.png" in table(tmp_path, "--plot")
+    with Image.open(tmp_path / "results.png") as image:
+        assert image.width > 1000
+
+
+def test_what_is_searched_and_on_which_scale(tmp_path: Path) -> None:
+    for i, rate in enumerate([0.001, 0.1]):
+        with_history(tmp_path / f"{i}", [0.5], learning_rate=rate, batch_size=8 * (i + 1), seed=i)
+    experiments = synthesize_results.find_experiments(tmp_path)
+    assert results_page.searched_params(experiments) == {"batch_size": [8, 16], "learning_rate": [0.001, 0.1]}
+    assert results_page.is_log("learning_rate", [0.001, 0.1], tmp_path)
+    assert not results_page.is_log("batch_size", [8, 16], tmp_path)
+    space = {"learning_rate": {"min": 0.001, "max": 0.1}, "batch_size": {"min": 8, "max": 16, "log": True}}
+    (tmp_path / "search.json").write_text(json.dumps({"space": space}))
+    assert not results_page.is_log("learning_rate", [0.001, 0.1], tmp_path)
+    assert results_page.is_log("batch_size", [8, 16], tmp_path)
+
+
+def test_a_page(tmp_path: Path) -> None:
+    """All of it is in the one file: data that any browser parses, and no address of anything else."""
+    with_history(tmp_path / "a", [0.1, float("nan"), 0.5], learning_rate=0.001)
+    with_history(tmp_path / "</script><b>", [0.2], learning_rate=0.1, task="sequence_tagging")
+    Image.new("RGB", (4, 4)).save(tmp_path / "a" / "confusion_matrix.png")
+    assert "report.html" in table(tmp_path, "--html", str(tmp_path / "report.html"))
+    page = (tmp_path / "report.html").read_text()
+    assert page.count("</script>") == 2
+    assert not re.search(r"(src|href)=\"?(http|//)", page)
+    data = json.loads(page.partition('type="application/json">')[2].partition("</script>")[0])
+    assert [group["experiments"][0]["name"] for group in data["groups"]] == ["</script><b>", "a"]
+    (experiment,) = data["groups"][1]["experiments"]
+    assert experiment["curves"]["accuracy"]["val"] == [0.1, None, 0.5]
+    assert experiment["picture"].startswith("data:image/png;base64,iVBOR")
+    assert data["groups"][1]["rows"][0][0] == "a"
+
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="there is no browser here (Debian: apt-get install chromium)")
+def test_the_page_in_a_browser(tmp_path: Path) -> None:
+    """Sorted, filtered and opened by clicks, as a person would."""
+    for i in range(12):
+        with_history(tmp_path / f"run_{i}", [0.1, 0.05 * i], learning_rate=0.001 * (i + 1), batch_size=8 * (1 + i % 2))
+    table(tmp_path, "--html", str(tmp_path / "report.html"))
+    page = (tmp_path / "report.html").read_text()
+    clicks = """<script>
+      const first = () => document.querySelector("tbody tr td").textContent;
+      const seen = [first()];
+      const header = [...document.querySelectorAll("th button")].find(b => b.textContent.startsWith("learning_rate"));
+      header.click(); seen.push(first()); header.click(); seen.push(first());
+      const filter = document.querySelector("input");
+      filter.value = "batch_size=8 accuracy>0.25"; filter.dispatchEvent(new Event("input"));
+      seen.push(document.querySelectorAll("tbody tr").length);
+      document.querySelector("tbody tr").click(); seen.push(document.querySelectorAll("td.details svg").length);
+      document.querySelector("tbody tr").click(); seen.push(document.querySelectorAll("td.details").length);
+      document.title = "SEEN " + seen.join(" ");
+    </script></body>"""
+    (tmp_path / "clicked.html").write_text(page.replace("</body>", clicks))
+    words = ["--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'browser'}", "--dump-dom"]
+    command = [str(CHROMIUM), *words, f"file://{tmp_path / 'clicked.html'}"]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert "<title>SEEN run_11 run_11 run_0 3 2 0</title>" in result.stdout, result.stdout[:500] + result.stderr[-500:]

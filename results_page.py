@@ -1,0 +1,141 @@
+"""The experiments of a folder as a picture and as a page."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import json
+import math
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from model.plots import draw_results
+from utils import UserError, write_atomically
+
+if TYPE_CHECKING:
+    from synthesize_results import Experiment
+
+FEWEST_TRIALS = 8  # that say something of a parameter's importance
+TEMPLATE = Path(__file__).parent / "model" / "results_page.html"
+
+
+def read_history(folder: Path) -> list[dict[str, Any]]:
+    """An entry per epoch; none where there is no history, or it is torn."""
+    try:
+        return [json.loads(line) for line in (folder / "history.jsonl").read_text().splitlines()]
+    except (OSError, ValueError):
+        return []
+
+
+def searched_params(experiments: Sequence[Experiment]) -> dict[str, list[Any]]:
+    """The values of each parameter that is not the same in all experiments, seeds and folders aside."""
+    names = list(dict.fromkeys(name for experiment in experiments for name in experiment.params))
+    columns = {name: [experiment.params.get(name) for experiment in experiments] for name in names}
+    return {
+        name: values
+        for name, values in columns.items()
+        if name not in ("seed", "data_dir", "monitor") and len({json.dumps(value) for value in values}) > 1
+    }
+
+
+def is_log(name: str, values: Sequence[Any], parent_dir: Path) -> bool:
+    """Whether the search was logarithmic in this parameter; for a list of choices, whether they span a factor of 30."""
+    with contextlib.suppress(OSError, ValueError, KeyError, AttributeError):
+        return bool(json.loads((parent_dir / "search.json").read_text())["space"][name].get("log", False))
+    numbers = [value for value in values if isinstance(value, int | float) and not isinstance(value, bool)]
+    return bool(numbers) and min(numbers) > 0 and max(numbers) / min(numbers) >= 30
+
+
+def read_importance(parent_dir: Path) -> dict[str, float]:
+    """The share of the variance that each parameter explains, by the study that search_hyperparams.py left here."""
+    if not (parent_dir / "study.db").is_file():
+        return {}
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    url = f"sqlite:///{(parent_dir / 'study.db').absolute()}"
+    try:
+        study = optuna.load_study(study_name=parent_dir.absolute().name, storage=url)
+        if len(study.get_trials(deepcopy=False, states=[optuna.trial.TrialState.COMPLETE])) < FEWEST_TRIALS:
+            return {}
+        return optuna.importance.get_param_importances(study)
+    except (KeyError, ValueError, RuntimeError):  # the folder has another name now, or there are too few trials
+        return {}
+
+
+def draw(experiments: Sequence[Experiment], parent_dir: Path, path: Path) -> None:
+    """Draw what was found, of experiments of one task, the best first. Raises UserError if none was trained."""
+    trained = [experiment for experiment in experiments if read_history(parent_dir / experiment.name)]
+    if not trained:
+        raise UserError(f"{parent_dir}: no experiment here was trained, so there is nothing to draw.")
+    metric = trained[0].monitor
+    curves = [
+        [entry["val"].get(metric, math.nan) for entry in read_history(parent_dir / experiment.name)]
+        for experiment in trained
+    ]
+    searched = searched_params(trained)
+    logs = {name: is_log(name, values, parent_dir) for name, values in searched.items()}
+    names, values = [e.name for e in trained], [e.metrics.get(metric) for e in trained]
+    draw_results(metric, names, values, curves, searched, logs, read_importance(parent_dir), path)
+
+
+def write_page(
+    groups: Sequence[tuple[Sequence[Experiment], list[str], list[list[Any]]]], parent_dir: Path, path: Path
+) -> None:
+    """One page with all in it: no server, no network.
+
+    Args:
+        groups: of each task the experiments, best first, and the header and rows of their table.
+    """
+    count = sum(len(experiments) for experiments, _, _ in groups)
+    data = {
+        "title": str(parent_dir),
+        "about": f"{count} experiments, {time.strftime('%Y-%m-%d %H:%M')}",
+        "groups": [
+            {
+                "task": experiments[0].params.get("task", ""),
+                "metric": experiments[0].monitor,
+                "header": header,
+                "rows": rows,
+                "experiments": [describe(experiment, parent_dir) for experiment in experiments],
+            }
+            for experiments, header, rows in groups
+            if experiments
+        ],
+    }
+    # NaN is no JSON, and a closing tag would end the script
+    text = json.dumps(without_nan(data), allow_nan=False).replace("<", "\\u003c")
+    write_atomically(path, TEMPLATE.read_text(encoding="utf-8").replace("DATA", text, 1))
+
+
+def describe(experiment: Experiment, parent_dir: Path) -> dict[str, Any]:
+    folder = parent_dir / experiment.name
+    history = read_history(folder)
+    names = ["loss", *(name for name in (history[0]["val"] if history else {}) if name != "loss")][:3]
+    picture = ""
+    with contextlib.suppress(FileNotFoundError):
+        picture = base64.b64encode((folder / "confusion_matrix.png").read_bytes()).decode()
+    error = ""
+    with contextlib.suppress(OSError, ValueError):
+        error = json.loads((folder / "run.json").read_text()).get("error", "")
+    return {
+        "name": experiment.name,
+        "params": experiment.params,
+        "error": error,
+        "curves": {
+            name: {split: [entry[split].get(name) for entry in history] for split in ("train", "val")}
+            for name in names
+            if history
+        },
+        "picture": picture and f"data:image/png;base64,{picture}",
+    }
+
+
+def without_nan(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, dict):
+        return {name: without_nan(part) for name, part in value.items()}
+    return [without_nan(part) for part in value] if isinstance(value, list | tuple) else value

@@ -1,0 +1,339 @@
+"""Search the hyperparameters of an experiment: many runs at once, each an ordinary experiment in a folder of its own.
+
+    python search_hyperparams.py --parent_dir experiments/learning_rate
+    python search_hyperparams.py --parent_dir experiments/learning_rate --set learning_rate=1e-4,1e-3,1e-2
+
+The parent has a params.json, which the runs share, and a search.json, which says what is tried (or --set, for a grid).
+The same command goes on with a search that was interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import math
+import re
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.trial import TrialState
+
+from model import Task, create_experiment, load_data_params, read_run
+from searches import (
+    HEARTBEAT,
+    Search,
+    ask,
+    beat,
+    begun,
+    folder_names,
+    is_local,
+    left_behind,
+    open_study,
+    read_search,
+    tidy,
+)
+from synthesize_results import FORMATS, find_experiments, make_table, merge_seeds
+from trials import CONSOLE, Run, Runner, choose_jobs, list_gpus
+from utils import UserError, is_locked, list_checkpoints, locked, logger, run_command, save_json, set_logger, stop
+
+LOOK_EVERY = 0.25  # seconds
+SAME_FAILURES = 5  # in a row end the search
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--parent_dir",
+        default="experiments/learning_rate",
+        help="folder with params.json and search.json (%(default)s)",
+    )
+    parser.add_argument("--data_dir", help="built data set to train on (the one that params.json names)")
+    parser.add_argument(
+        "--set",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="KEY=VALUE,VALUE",
+        help="a grid, instead of search.json",
+    )
+    parser.add_argument("--method", choices=["grid", "random", "tpe"], help="instead of search.json's")
+    parser.add_argument("--num_trials", type=int, help="instead of search.json's")
+    parser.add_argument("--jobs", type=int, help="runs at once (one per GPU, or per core)")
+    parser.add_argument("--no_prune", action="store_true", help="train every setting to the end")
+    parser.add_argument("--storage", help="where the study is kept: an SQLAlchemy URL (study.db in the parent)")
+    parser.add_argument("--device", default="auto", help="cpu, cuda, mps (the fastest there is)")
+    return parser.parse_args()
+
+
+class Trial:
+    """A setting that is being tried: one run for each seed, one after the other."""
+
+    def __init__(self, search: Search, trial: optuna.Trial):
+        self.trial = trial
+        self.setting = {name: tidy(value) for name, value in trial.params.items()}
+        self.folders = [search.parent_dir / name for name in folder_names(search, self.setting)]
+        self.values: list[float] = []  # of the seeds that are done
+        self.reported = set(trial.study.get_trials(deepcopy=False)[trial.number].intermediate_values)
+        self.is_pruned = False
+        self.run: Run | None = None
+
+    @property
+    def folder(self) -> Path:
+        return self.folders[len(self.values)]
+
+
+class Driver:
+    """Keeps `jobs` runs going until all settings are tried."""
+
+    def __init__(self, search: Search, study: optuna.Study, runner: Runner, jobs: int, args: argparse.Namespace):
+        self.search, self.study, self.runner, self.args = search, study, runner, args
+        self.slots: list[Trial | None] = [None] * jobs
+        self.waiting = [Trial(search, trial) for trial in left_behind(study)]
+        self.last_reason, self.same_reasons = "", 0
+        self.beaten_at = -math.inf
+        self.display = Display(search)
+
+    def search_all(self) -> None:
+        try:
+            while True:
+                self.fill_slots()
+                if not any(self.slots) and not self.waiting:
+                    return
+                self.display.show(self.study, [trial for trial in self.slots if trial])
+                self.beat()
+                time.sleep(LOOK_EVERY)
+                for slot, trial in enumerate(self.slots):
+                    if trial:
+                        self.look_at(slot, trial)
+                stop.check()
+        finally:
+            self.display.clear()
+            running = [trial.run for trial in self.slots if trial and trial.run]
+            for run in running:
+                run.stop()
+            for run in running:
+                run.process.join()
+
+    def beat(self) -> None:
+        if time.monotonic() - self.beaten_at > HEARTBEAT / 2:
+            beat(self.study, [trial.trial for trial in self.slots if trial])
+            self.beaten_at = time.monotonic()
+
+    def fill_slots(self) -> None:
+        if any(is_locked(trial.folder) for trial in self.waiting):
+            return  # runs whose driver was killed are still saving: never more than there are slots
+        for slot, trial in enumerate(self.slots):
+            while trial is None:
+                trial = self.next_trial()
+                if trial is None:
+                    return
+                if self.start(slot, trial):
+                    self.slots[slot] = trial
+                else:
+                    trial = None
+
+    def next_trial(self) -> Trial | None:
+        if self.waiting:
+            return self.waiting.pop(0)
+        if begun(self.study) >= self.search.num_trials:
+            return None
+        return Trial(self.search, ask(self.study, self.search))
+
+    def start(self, slot: int, trial: Trial) -> bool:
+        """Start the run of the trial's next seed. Returns whether it could start."""
+        setting = dict(trial.setting)
+        if self.search.seeds > 1:
+            setting["seed"] = self.search.params.seed + len(trial.values)
+        if self.search.metric != self.search.params.monitor:
+            setting["monitor"] = self.search.metric
+        words = [f"{name}={json.dumps(value)}" for name, value in setting.items()]
+        try:
+            create_experiment(trial.folder, self.search.parent_dir, words, self.args.data_dir)
+        except UserError as error:
+            self.fail(trial, str(error))
+            return False
+        trial.run = self.runner.start(trial.folder, ["--device", self.args.device], slot)
+        return True
+
+    def look_at(self, slot: int, trial: Trial) -> None:
+        assert trial.run is not None
+        status = trial.run.process.exitcode  # before the last look at the history
+        for entry in trial.run.read_history():
+            self.report(trial, entry)
+        if status is None:
+            return
+        self.slots[slot] = None
+        if trial.is_pruned and status == 143:
+            run = read_run(trial.folder)
+            save_json({**run, "status": "pruned"}, trial.folder / "run.json")
+            self.tell(trial, TrialState.PRUNED)
+        elif status != 0:
+            self.fail(trial, explain_failure(trial.folder, status))
+        else:
+            value = read_metrics(trial.folder).get(self.search.metric, math.nan)
+            if not math.isfinite(value):
+                self.fail(trial, f"{self.search.metric} is {value}")
+                return
+            trial.values.append(value)
+            if len(trial.values) < len(trial.folders):
+                if self.start(slot, trial):
+                    self.slots[slot] = trial
+            else:
+                self.tell(trial, TrialState.COMPLETE, sum(trial.values) / len(trial.values))
+
+    def report(self, trial: Trial, entry: dict[str, Any]) -> None:
+        """Tell the study of an epoch, and stop the run if it is not worth the next one."""
+        step, value = entry["epoch"], entry["val"][self.search.metric]
+        if trial.values or step in trial.reported or not math.isfinite(value):
+            return  # of several seeds the first is judged
+        trial.reported.add(step)
+        trial.trial.report(value, step)
+        last = step >= self.search.params.num_epochs
+        if not last and not trial.is_pruned and trial.trial.should_prune():
+            trial.is_pruned = True
+            assert trial.run is not None
+            trial.run.stop()
+
+    def tell(self, trial: Trial, state: TrialState, value: float | None = None) -> None:
+        trial.trial.set_user_attr("folder", trial.folders[0].name)
+        self.study.tell(trial.trial, value, state)
+        self.display.say(self.study, trial, state, value)
+        if state == TrialState.COMPLETE:
+            self.last_reason, self.same_reasons = "", 0
+
+    def fail(self, trial: Trial, reason: str) -> None:
+        """Record a failure and go on, unless it is always the same one. Raises UserError then."""
+        trial.trial.set_user_attr("reason", reason)
+        self.tell(trial, TrialState.FAIL)
+        logger.warning("%s: %s", trial.folder.name, reason)
+        kind = re.sub(r"\d+(\.\d+)?|/\S+", "#", reason.split("\n")[0])
+        self.same_reasons = self.same_reasons + 1 if kind == self.last_reason else 1
+        self.last_reason = kind
+        if self.same_reasons == SAME_FAILURES:
+            raise UserError(
+                f"{SAME_FAILURES} trials in a row failed for the same reason, so the search ends here. The last:\n"
+                f"{trial.folder}: {reason}\nThe same command goes on with the settings that are left."
+            )
+
+
+def read_metrics(folder: Path) -> dict[str, float]:
+    path = folder / "metrics_eval_best_weights.json"
+    return json.loads(path.read_text()) if path.is_file() else {}
+
+
+def explain_failure(folder: Path, status: int) -> str:
+    """Why a run ended with `status`: what run.json or its last line says, and below that the end of what it said."""
+    console = folder / CONSOLE
+    lines = console.read_text(errors="replace").splitlines() if console.exists() else []
+    tail = [line for line in lines if line.strip()][-5:]
+    run = {}
+    with contextlib.suppress(UserError):
+        run = read_run(folder)
+    if status < 0:
+        reason = f"killed by signal {-status}" + (" (out of memory?)" if status == -9 else "")
+    elif run.get("status") in ("failed", "diverged") and run.get("error"):
+        reason = run["error"].split("\n")[0]
+    else:
+        reason = tail[-1] if tail else f"exit status {status}"
+    return "\n    ".join([reason, *tail])
+
+
+class Display:
+    """What a person sees while it runs: a line for each run on a terminal, a line for each finished trial elsewhere."""
+
+    def __init__(self, search: Search):
+        self.search = search
+        self.lines = 0
+        self.is_live = sys.stdout.isatty()
+
+    def show(self, study: optuna.Study, trials: list[Trial]) -> None:
+        if self.is_live:
+            self.clear()
+            lines = [self.summary(study), *(f"  {self.describe(trial)}" for trial in trials)]
+            print("\n".join(lines), flush=True)
+            self.lines = len(lines)
+
+    def clear(self) -> None:
+        if self.lines:
+            print(f"\x1b[{self.lines}F\x1b[J", end="", flush=True)
+            self.lines = 0
+
+    def say(self, study: optuna.Study, trial: Trial, state: TrialState, value: float | None) -> None:
+        self.clear()
+        outcome = f"{self.search.metric} {value:.4f}" if value is not None else state.name.lower()
+        logger.info("%s: %s | %s", trial.folders[0].name, outcome, self.summary(study))
+
+    def summary(self, study: optuna.Study) -> str:
+        trials = study.get_trials(deepcopy=False)
+        counts = Counter(trial.state for trial in trials)
+        names = {TrialState.COMPLETE: "done", TrialState.PRUNED: "pruned", TrialState.FAIL: "failed"}
+        parts = [f"{counts[state]} {name}" for state, name in names.items() if counts[state] or name == "done"]
+        text = f"{', '.join(parts)} of {self.search.num_trials}"
+        if counts[TrialState.COMPLETE]:
+            best = study.best_trial
+            text += f" | best {self.search.metric} {best.value:.4f}: {best.user_attrs.get('folder')}"
+        return text
+
+    def describe(self, trial: Trial) -> str:
+        run = trial.run
+        assert run is not None
+        num_epochs = trial.setting.get("num_epochs", self.search.params.num_epochs)
+        text = f"{run.folder.name}  epoch {min(len(run.history) + 1, num_epochs)}/{num_epochs}"
+        if run.history:
+            seconds = run.seconds_per_epoch * (num_epochs - len(run.history))
+            text += f"  {self.search.metric} {run.history[-1]['val'][self.search.metric]:.4f}"
+            text += f"  {int(seconds // 60)}:{int(seconds % 60):02d} left"
+        return text
+
+
+def write_best(search: Search, study: optuna.Study) -> None:
+    """Leave the best setting as a folder, best/, and say how to train it on."""
+    states = Counter(trial.state for trial in study.get_trials(deepcopy=False))
+    if states[TrialState.RUNNING]:
+        logger.info("%d trials are still being run elsewhere.", states[TrialState.RUNNING])
+    if not states[TrialState.COMPLETE]:
+        raise UserError(f"{search.parent_dir}: no trial was finished; see {CONSOLE} in their folders.")
+    best = study.best_trial
+    folder = search.parent_dir / best.user_attrs["folder"]
+    params = json.loads((folder / "params.json").read_text())
+    target = search.parent_dir / "best"
+    if (target / "run.json").exists() and json.loads((target / "params.json").read_text()) != params:
+        logger.info("Best: %s. (%s was trained with another setting and stays as it is.)", folder, target)
+        return
+    target.mkdir(exist_ok=True)
+    save_json(params, target / "params.json")
+    weights = list_checkpoints(folder / "best_weights")[-1]
+    logger.info("Best: %s %.4f, %s. Its setting is in %s. To train it on:", search.metric, best.value, folder, target)
+    logger.info("  python train.py --model_dir %s --restore_file %s", target, weights)
+
+
+def main() -> None:
+    args = parse_args()
+    parent_dir = Path(args.parent_dir)
+    for name in ("jobs", "num_trials"):
+        if getattr(args, name) is not None and getattr(args, name) < 1:
+            raise UserError(f"--{name} {getattr(args, name)}: expected 1 or more.")
+    search = read_search(parent_dir, args.set, args.method, args.num_trials)
+    load_data_params(Task(search.params.task), Path(args.data_dir or search.params.data_dir))
+    gpus = [] if args.device == "cpu" else list_gpus()
+    jobs = min(choose_jobs(args.jobs, gpus), search.num_trials)
+    storage = args.storage or f"sqlite:///{(parent_dir / 'study.db').absolute()}"
+    with locked(parent_dir) if is_local(storage) else contextlib.nullcontext():
+        runner = Runner(search.params.task, jobs, gpus)
+        study = open_study(search, storage, parent_dir.absolute().name, prune=not args.no_prune)
+        set_logger(parent_dir / "search.log")
+        logger.info("%d trials, %d at once, by %s", search.num_trials, jobs, search.method)
+        with stop.deferred():
+            Driver(search, study, runner, jobs, args).search_all()
+    print(FORMATS["markdown"](*make_table(merge_seeds(find_experiments(parent_dir)))))
+    logger.info("A page of it: python synthesize_results.py --parent_dir %s --html report.html", parent_dir)
+    write_best(search, study)
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,365 @@
+"""A search: its space, and the study that remembers its trials."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+import os
+import socket
+import time
+import warnings
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import optuna
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.storages._heartbeat import is_heartbeat_enabled
+from optuna.trial import TrialState
+from pydantic import Field
+from sqlalchemy.exc import IntegrityError, ProgrammingError
+
+from model import check_params, read_params_file
+from model.params import JsonFile, StrictModel, did_you_mean
+from utils import UserError
+
+# ----------------------------------------------------------------------------------------------- space
+
+
+class SearchFile(StrictModel):
+    """search.json, but for the entries of its space, which `read_space` checks against the task's parameters."""
+
+    metric: dict[str, str] = Field({}, description="name and goal (maximize, minimize); what the task is judged by.")
+    method: Literal["grid", "random", "tpe"] = Field("tpe", description="How settings are chosen.")
+    num_trials: int = Field(40, ge=1, description="Settings to try; a grid tries them all.")
+    seed: int = Field(230, ge=0, description="Decides which settings are tried.")
+    seeds: int = Field(1, ge=1, description="Runs of each setting, with seeds one above the other; their mean counts.")
+    space: dict[str, Any] = Field(description="The values of each parameter: a list, or min, max, and step or log.")
+
+
+@dataclass(frozen=True)
+class Search:
+    """What is searched, all checked."""
+
+    parent_dir: Path
+    method: str
+    num_trials: int
+    seed: int
+    seeds: int
+    metric: str
+    goal: Literal["maximize", "minimize"]
+    space: dict[str, BaseDistribution]
+    params: Any  # of the parent's params.json
+
+    def describe(self) -> dict[str, Any]:
+        """What may not change within a study."""
+        space = {name: describe_values(values) for name, values in self.space.items()}
+        return {"metric": self.metric, "goal": self.goal, "seeds": self.seeds, **space}
+
+
+def read_search(parent_dir: Path, assignments: list[str], method: str | None, num_trials: int | None) -> Search:
+    """The search of `parent_dir`: its search.json, or a grid of `key=value,value` assignments.
+
+    Raises:
+        UserError: params.json or search.json is missing, or anything in them is wrong.
+    """
+    base = read_params_file(parent_dir)
+    params = check_params(base)
+    path = parent_dir / "search.json"
+    if assignments:
+        file = JsonFile(path, {"method": "grid", "space": dict(map(split_assignment, assignments))})
+        file.where, file.heading = dict.fromkeys(file.values, "--set"), f"--set {' '.join(assignments)}"
+    elif path.is_file():
+        file = JsonFile.read(path)
+    else:
+        raise UserError(
+            f"{path}: no such file. It says what to search, such as\n"
+            '  {"num_trials": 20, "space": {"learning_rate": {"min": 1e-4, "max": 1e-1, "log": true}}}\n'
+            f"For a quick grid: python search_hyperparams.py --parent_dir {parent_dir} --set learning_rate=1e-3,1e-2"
+        )
+    for name, value in (("method", method), ("num_trials", num_trials)):
+        if value is not None:
+            file.values[name], file.where[name] = value, f"--{name}"
+    checked = file.validate(SearchFile)
+    metric = checked.metric.get("name", params.monitor)
+    goal: Any = checked.metric.get("goal", "minimize" if metric == "loss" else "maximize")
+    problems = []
+    if checked.metric.keys() - {"name", "goal"} or goal not in ("maximize", "minimize"):
+        problems.append('metric: expected {"name": "accuracy", "goal": "maximize"}, or minimize.')
+    if metric != params.monitor:
+        try:
+            check_value("monitor", metric, base)
+        except UserError as error:
+            problems.append(f"metric: {str(error).removeprefix('monitor: ')}")
+    if not checked.space:
+        problems.append("space: empty. Nothing to search.")
+    space = {}
+    for name, entry in checked.space.items():
+        try:
+            space[name] = read_values(name, entry, base, params, checked.method)
+        except UserError as error:
+            problems.append(str(error))
+    if problems:
+        count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
+        raise UserError("\n  ".join([f"{file.heading or path}: {count}", *problems]))
+    num_trials = checked.num_trials
+    if checked.method == "grid":
+        num_trials = math.prod(len(grid_values(values)) for values in space.values())
+    return Search(parent_dir, checked.method, num_trials, checked.seed, checked.seeds, metric, goal, space, params)
+
+
+def split_assignment(assignment: str) -> tuple[str, list[Any]]:
+    key, equals, text = assignment.partition("=")
+    if not equals or not key or not text:
+        raise UserError(f"--set {assignment}: expected key=value,value, such as learning_rate=1e-3,1e-2.")
+    return key, [parse_value(word) for word in text.split(",")]
+
+
+def parse_value(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        return text
+
+
+def read_values(name: str, entry: Any, base: JsonFile, params: Any, method: str) -> BaseDistribution:
+    """The distribution that `entry` describes. Raises UserError if it is none, or leaves the parameter's bounds."""
+    fields = type(params).model_fields
+    if name not in fields:
+        raise UserError(f"{name}: unknown parameter.{did_you_mean(name, fields)}")
+    if isinstance(entry, list):
+        if not entry or len({json.dumps(value) for value in entry}) < len(entry):
+            raise UserError(f"{name}: expected a list of different values, got {json.dumps(entry)}.")
+        for value in entry:
+            check_value(name, value, base)
+        return CategoricalDistribution(entry)
+    if not isinstance(entry, dict) or not {"min", "max"} <= entry.keys() <= {"min", "max", "step", "log"}:
+        raise UserError(
+            f'{name}: expected a list of values, or {{"min": 1e-4, "max": 1e-1, "log": true}} (or "step": 0.1),'
+            f" got {json.dumps(entry)}."
+        )
+    low, high, step, log = entry["min"], entry["max"], entry.get("step"), entry.get("log", False)
+    numbers = [value for value in (low, high, step) if value is not None]
+    if not isinstance(log, bool) or any(isinstance(n, bool) or not isinstance(n, int | float) for n in numbers):
+        raise UserError(f"{name}: expected numbers for min, max and step, and true or false for log.")
+    if low > high:
+        raise UserError(f"{name}: min {low:g} is larger than max {high:g}.")
+    if log and (low <= 0 or step is not None):
+        raise UserError(f"{name}: log needs a min above 0, and no step.")
+    if step is not None and step <= 0:
+        raise UserError(f"{name}: step {step:g} is not above 0.")
+    for value in (low, high):
+        check_value(name, value, base)
+    is_integer = fields[name].annotation is int
+    if method == "grid" and step is None and not (is_integer and not log):
+        raise UserError(f"{name}: a grid needs a step, or a list of values.")
+    if is_integer:
+        return IntDistribution(low, high, log, 1 if step is None else step)
+    return FloatDistribution(low, high, log, step)
+
+
+def check_value(name: str, value: Any, base: JsonFile) -> None:
+    """Raises UserError if the task does not take this value of the parameter `name`."""
+    values = JsonFile(base.path, {**base.values, name: value}, {**base.where, name: "space"})
+    try:
+        check_params(values)
+    except UserError as error:
+        raise UserError(str(error).partition("space  ")[2].split("\n")[0] or str(error)) from None
+
+
+def grid_values(values: BaseDistribution) -> list[Any]:
+    if isinstance(values, CategoricalDistribution):
+        return list(values.choices)
+    assert isinstance(values, IntDistribution | FloatDistribution)
+    assert values.step is not None
+    count = math.floor((values.high - values.low) / values.step + 1e-9) + 1
+    return [tidy(values.low + i * values.step) for i in range(count)]
+
+
+def tidy(value: Any) -> Any:
+    """A float with the three digits that a folder's name shows, so that name and value are the same."""
+    return float(f"{value:.3g}") if isinstance(value, float) else value
+
+
+def describe_values(values: BaseDistribution) -> str:
+    if isinstance(values, CategoricalDistribution):
+        return ", ".join(map(str, values.choices))
+    assert isinstance(values, IntDistribution | FloatDistribution)
+    kind = " (log)" if values.log else f" in steps of {values.step:g}" if values.step else ""
+    return f"{values.low:g} to {values.high:g}{kind}"
+
+
+# ----------------------------------------------------------------------------------------------- study
+
+
+HEARTBEAT = 60  # seconds; a trial whose driver has been silent for twice as long is taken over by another
+
+
+def open_study(search: Search, url: str, name: str, prune: bool) -> optuna.Study:
+    """The study `name` in the storage at `url`, made if it is not there.
+
+    Raises:
+        UserError: the storage cannot be reached, or the study was begun with another space.
+    """
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+    warnings.filterwarnings("ignore", "Heartbeat of storage is supposed")  # `beat` sends them
+    # a third of the trials goes on from each rung to the next, which has three times the epochs (Li et al. 2020,
+    # "A system for massively parallel hyperparameter tuning", algorithm 2)
+    first_rung = max(1, search.params.num_epochs // 4)
+    pruner = optuna.pruners.SuccessiveHalvingPruner(min_resource=first_rung, reduction_factor=3)
+    options: dict[str, Any] = (
+        {}
+        if is_local(url)
+        else {
+            "heartbeat_interval": HEARTBEAT,
+            "grace_period": 2 * HEARTBEAT,
+            "heartbeat_stale_trial_callback": optuna.storages.RetryHeartbeatStaleTrialCallback(),
+        }
+    )
+    try:
+        try:
+            storage = optuna.storages.RDBStorage(with_driver(url), **options)
+        except (IntegrityError, ProgrammingError):  # another driver has been making the tables at the same time
+            time.sleep(2)
+            storage = optuna.storages.RDBStorage(with_driver(url), **options)
+        try:
+            study, is_new = optuna.create_study(study_name=name, storage=storage, direction=search.goal), True
+        except optuna.exceptions.DuplicatedStudyError:
+            study, is_new = optuna.load_study(study_name=name, storage=storage), False
+    except Exception as error:  # SQLAlchemy's, a driver's, or that there is no driver
+        raise UserError(f"--storage {hide_password(url)}: cannot be reached ({brief(error, url)}).") from None
+    study.pruner = pruner if prune else optuna.pruners.NopPruner()
+    before, now = study.user_attrs.get("search"), search.describe()
+    if before is None:
+        study.set_user_attr("search", now)
+    elif before != now:
+        changed = [
+            f"{key}: {before.get(key, 'not searched')} then, {now.get(key, 'not searched')} now"
+            for key in sorted(before.keys() | now.keys())
+            if before.get(key) != now.get(key)
+        ]
+        raise UserError(
+            "\n  ".join([f"{search.parent_dir}: the search here began with another space", *changed])
+            + "\nChange it back to go on, or copy params.json and search.json to a new folder."
+        )
+    if search.method == "grid":
+        if not is_new and not is_local(url):
+            wait_for_grid(study)
+        enqueue_grid(study, search)
+    return study
+
+
+def enqueue_grid(study: optuna.Study, search: Search) -> None:
+    """Enter the settings that are not there yet."""
+    if study.user_attrs.get("grid") == "complete":
+        return
+    names = list(search.space)
+    begun = [trial.system_attrs.get("fixed_params") for trial in study.get_trials(deepcopy=False)]
+    there = {json.dumps(params, sort_keys=True) for params in begun}
+    for values in itertools.product(*(grid_values(search.space[name]) for name in names)):
+        params = dict(zip(names, values, strict=True))
+        if json.dumps(params, sort_keys=True) not in there:
+            study.enqueue_trial(params)
+    study.set_user_attr("grid", "complete")
+
+
+def wait_for_grid(study: optuna.Study) -> None:
+    """Let the driver that made the study enter its settings, or else two would enter each; unless it was killed."""
+    entered = -1
+    while study.user_attrs.get("grid") != "complete" and len(study.get_trials(deepcopy=False)) > entered:
+        entered = len(study.get_trials(deepcopy=False))
+        time.sleep(5)
+
+
+def is_local(url: str) -> bool:
+    return url.startswith("sqlite")
+
+
+def with_driver(url: str) -> str:
+    """postgresql:// by whichever of its two drivers is installed."""
+    if url.startswith("postgresql://") and find_spec("psycopg"):
+        return url.replace("postgresql://", "postgresql+psycopg://", 1)
+    return url
+
+
+def hide_password(storage: str) -> str:
+    scheme, separator, rest = storage.partition("://")
+    credentials, at, host = rest.rpartition("@")
+    return f"{scheme}{separator}{credentials.partition(':')[0]}{at}{host}"
+
+
+def brief(error: Exception, storage: str) -> str:
+    """The first line of an error, without the password that it may repeat."""
+    password = storage.partition("://")[2].rpartition("@")[0].partition(":")[2]
+    line = (str(error).strip() or type(error).__name__).split("\n")[0]
+    return line.replace(password, "***") if password else line
+
+
+def ask(study: optuna.Study, search: Search) -> optuna.Trial:
+    """The next setting: a function of the seed, the number of the trial, and what is known by now."""
+    seed = int(np.random.SeedSequence([search.seed, len(study.get_trials(deepcopy=False))]).generate_state(1)[0])
+    if search.method == "tpe":
+        # an unfinished trial counts as a bad one, so that trials at the same time are different ones
+        study.sampler = optuna.samplers.TPESampler(seed=seed, multivariate=True, constant_liar=True)
+    else:
+        study.sampler = optuna.samplers.RandomSampler(seed=seed)
+    trial = study.ask(search.space)
+    trial.set_user_attr("driver", [socket.gethostname(), os.getpid()])
+    return trial
+
+
+def left_behind(study: optuna.Study) -> Iterator[optuna.Trial]:
+    """The trials that a driver on this host was at when it was killed."""
+    for frozen in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+        host, process = frozen.user_attrs.get("driver", [None, 0])
+        if host == socket.gethostname() and not is_alive(process):
+            trial = optuna.Trial(study, frozen._trial_id)
+            trial.set_user_attr("driver", [host, os.getpid()])
+            yield trial
+
+
+def beat(study: optuna.Study, trials: Iterable[optuna.Trial]) -> None:
+    """Say that these trials are still being run, and let those of drivers that say nothing any more begin again."""
+    storage: Any = study._storage
+    if is_heartbeat_enabled(storage):
+        for trial in trials:
+            storage.record_heartbeat(trial._trial_id)
+        optuna.storages.fail_stale_trials(study)
+
+
+def begun(study: optuna.Study) -> int:
+    """How many settings were begun; not counted are trials that a silent driver left, since they begin again."""
+    trials = study.get_trials(deepcopy=False)
+    lost = [t for t in trials if t.state == TrialState.FAIL and "reason" not in t.user_attrs]
+    return sum(trial.state != TrialState.WAITING for trial in trials) - len(lost)
+
+
+def is_alive(process: int) -> bool:
+    """Whether another process of that number is there."""
+    if os.name != "posix":
+        return False  # os.kill would end it
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return process != os.getpid()
+
+
+def folder_names(search: Search, params: Mapping[str, Any]) -> list[str]:
+    """The folders of a setting's runs, one per seed: learning_rate_0.001-batch_size_32."""
+    name = "-".join(f"{key}_{show(value)}" for key, value in params.items())
+    seeds = [search.params.seed + i for i in range(search.seeds)]
+    return [name] if search.seeds == 1 else [f"{name}-seed_{seed}" for seed in seeds]
+
+
+def show(value: Any) -> str:
+    value = tidy(value)
+    text = f"{value:.3g}" if isinstance(value, float) else str(value)
+    return "".join(letter if letter.isalnum() or letter in "._-+" else "_" for letter in text)

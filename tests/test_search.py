@@ -1,0 +1,341 @@
+"""search_hyperparams.py: what is tried, survived, recorded and refused."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+from optuna.trial import TrialState
+
+import searches
+from tests.conftest import ROOT, Result, assert_same_weights, read_json, refused, run, train_ok, write_params
+from utils import locked
+
+Parent = Callable[..., Path]
+
+
+@pytest.fixture
+def parent(tmp_path: Path, shared_data: Path) -> Parent:
+    """`parent(space={...}, num_trials=4)` writes a folder with params.json and, if there is a space, search.json."""
+
+    def write(params: dict[str, Any] | None = None, **search: Any) -> Path:
+        folder = write_params(tmp_path / "search", **{"data_dir": str(shared_data), **(params or {})})
+        if search:
+            (folder / "search.json").write_text(json.dumps(search))
+        return folder
+
+    return write
+
+
+def command(parent_dir: Path, *flags: Any) -> list[str]:
+    words = ["--parent_dir", parent_dir, "--jobs", 2, *flags]
+    return [sys.executable, "search_hyperparams.py", *map(str, words)]
+
+
+def search(parent_dir: Path, *flags: Any) -> Result:
+    result = subprocess.run(command(parent_dir, *flags), cwd=ROOT, capture_output=True, text=True, timeout=300)
+    return Result(result.returncode, result.stdout, result.stderr)
+
+
+def trials(parent_dir: Path) -> list[optuna.trial.FrozenTrial]:
+    return optuna.load_study(study_name=parent_dir.name, storage=f"sqlite:///{parent_dir / 'study.db'}").trials
+
+
+def states(parent_dir: Path) -> list[str]:
+    return [trial.state.name for trial in trials(parent_dir)]
+
+
+# ------------------------------------------------------------------------------------------------ search
+
+
+def test_a_grid_from_the_command_line(parent: Parent, tmp_path: Path) -> None:
+    folder = parent()
+    flags = ["--set", "learning_rate=1e-3,1e-2", "optimizer=adam,sgd", "--no_prune"]
+    result = search(folder, *flags)
+    assert result.status == 0, result.err
+    names = [f"learning_rate_{rate}-optimizer_{name}" for rate in ("0.001", "0.01") for name in ("adam", "sgd")]
+    for name in names:
+        assert read_json(folder / name / "run.json")["status"] == "finished"
+        assert (folder / name / "best_weights").is_dir()
+    assert read_json(folder / names[1] / "params.json") == {
+        **read_json(folder / "params.json"),
+        "learning_rate": 0.001,
+        "optimizer": "sgd",
+    }
+    # each is what train.py alone makes of it
+    alone = write_params(tmp_path / "alone", **read_json(folder / names[3] / "params.json"))
+    subprocess.run(
+        [sys.executable, "train.py", "--model_dir", alone],
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // 2))},
+        check=True,
+        stdout=subprocess.DEVNULL,
+    )
+    assert_same_weights(alone, folder / names[3])
+
+    found = trials(folder)
+    values = {name: read_json(folder / name / "metrics_eval_best_weights.json")["accuracy"] for name in names}
+    assert {trial.user_attrs["folder"]: trial.value for trial in found} == values
+    best = max(values.values())
+    assert f"Best: accuracy {best:.4f}" in result.out
+    assert read_json(folder / "best" / "params.json") in [read_json(folder / n / "params.json") for n in names]
+    assert [line.split("|")[1].strip() in names for line in result.out.splitlines() if line.startswith("| learn")]
+    last = result.out.strip().splitlines()[-1].split()
+    assert last[:3] == ["python", "train.py", "--model_dir"]
+    train_ok(*map(Path, last[3:4]), *last[4:])
+
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*.pt")}
+    again = search(folder, *flags)
+    assert again.status == 0, again.err
+    assert states(folder) == ["COMPLETE"] * 4
+    assert {path: path.stat().st_mtime_ns for path in folder.rglob("*.pt")} == before
+
+
+@pytest.mark.parametrize("method", ["random", "tpe"])
+def test_ranges(parent: Parent, method: str) -> None:
+    space = {
+        "learning_rate": {"min": 1e-4, "max": 1e-1, "log": True},
+        "num_channels": {"min": 2, "max": 6, "step": 2},
+        "dropout_rate": {"min": 0.1, "max": 0.5, "step": 0.2},
+    }
+    folder = parent({"num_epochs": 1}, method=method, num_trials=3, space=space)
+    result = search(folder)
+    assert result.status == 0, result.err
+    assert states(folder) == ["COMPLETE"] * 3
+    for trial in trials(folder):
+        params = read_json(folder / trial.user_attrs["folder"] / "params.json")
+        name = f"learning_rate_{params['learning_rate']:.3g}-num_channels_{params['num_channels']}"
+        assert trial.user_attrs["folder"].startswith(name)
+        assert params["num_channels"] in (2, 4, 6)
+        assert params["dropout_rate"] in (0.1, 0.3, 0.5)
+        assert params["learning_rate"] == float(f"{trial.params['learning_rate']:.3g}")
+    assert search(folder, "--num_trials", 4).status == 0
+    assert states(folder) == ["COMPLETE"] * 4
+
+
+def test_seeds(parent: Parent) -> None:
+    """Their mean is what a setting is worth."""
+    folder = parent({"num_epochs": 1}, method="grid", seeds=2, space={"learning_rate": [1e-3, 1e-2]})
+    assert search(folder).status == 0
+    for trial in trials(folder):
+        names = [f"learning_rate_{trial.params['learning_rate']:.3g}-seed_{seed}" for seed in (230, 231)]
+        found = [read_json(folder / name / "metrics_eval_best_weights.json")["accuracy"] for name in names]
+        assert trial.value == pytest.approx(sum(found) / 2)
+        assert read_json(folder / names[1] / "params.json")["seed"] == 231
+
+
+def test_another_metric(parent: Parent) -> None:
+    """It chooses the best weights of each run too."""
+    metric = {"name": "loss", "goal": "minimize"}
+    folder = parent({"num_epochs": 1}, method="grid", metric=metric, space={"learning_rate": [1e-3, 1e-2]})
+    result = search(folder)
+    assert result.status == 0
+    values = [trial.value for trial in trials(folder) if trial.value is not None]
+    assert f"Best: loss {min(values):.4f}" in result.out
+    assert read_json(folder / "learning_rate_0.01" / "run.json")["monitor"] == "loss"
+
+
+def test_bad_trials_are_pruned(parent: Parent) -> None:
+    """By the same stop that a signal gives: each keeps its checkpoint."""
+    rates = [1e-2, 1e-12, 1e-11, 1e-10, 1e-9, 1e-8]
+    folder = parent({"num_epochs": 9}, method="grid", space={"learning_rate": rates})
+    assert search(folder, "--jobs", 1).status == 0
+    pruned = [trial for trial in trials(folder) if trial.state == TrialState.PRUNED]
+    assert len(pruned) >= 2
+    for trial in pruned:
+        run_folder = folder / trial.user_attrs["folder"]
+        assert read_json(run_folder / "run.json")["status"] == "pruned"
+        assert 1 <= len((run_folder / "history.jsonl").read_text().splitlines()) < 9
+        assert list((run_folder / "last_weights").glob("*.pt"))
+
+
+# ---------------------------------------------------------------------------------------------- failures
+
+
+def test_a_trial_that_fails_does_not_end_the_search(parent: Parent) -> None:
+    folder = parent({"optimizer": "sgd"}, method="grid", space={"learning_rate": [1e30, 1e-2]})
+    result = search(folder)
+    assert result.status == 0, result.err
+    failed = [trial for trial in trials(folder) if trial.state == TrialState.FAIL]
+    assert len(failed) == 1
+    assert "the loss is" in failed[0].user_attrs["reason"] or "loss on val is" in failed[0].user_attrs["reason"]
+    assert "1 done, 1 failed of 2" in result.out
+    assert "diverged" in result.out  # in the table
+
+
+def test_five_failures_for_the_same_reason_end_it(parent: Parent) -> None:
+    """Each value is fine by itself, but not together with the others."""
+    space = {"num_epochs": [1, 2], "warmup_epochs": [3, 4, 5, 6]}
+    folder = parent({"num_epochs": 9}, method="grid", space=space)
+    result = search(folder)
+    refused(result, "5 trials in a row failed for the same reason", "expected less than num_epochs")
+    assert states(folder).count("FAIL") == 5
+
+
+def test_a_killed_driver_leaves_no_orphans_and_loses_nothing(parent: Parent, tmp_path: Path) -> None:
+    params = {"num_epochs": 400}
+    folder = parent(params, method="grid", space={"learning_rate": [1e-3, 1e-2]})
+    process = subprocess.Popen(command(folder, "--no_prune"), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    folders = [folder / "learning_rate_0.001", folder / "learning_rate_0.01"]
+    wait_until(lambda: all((f / "history.jsonl").exists() for f in folders))
+    running = [read_json(f / ".lock.json")["process"] for f in folders]
+    process.kill()
+    process.communicate()
+    wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in running))
+    assert [read_json(f / "run.json")["status"] for f in folders] == ["interrupted"] * 2
+    assert states(folder) == ["RUNNING"] * 2
+
+    process = subprocess.Popen(command(folder, "--no_prune"), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    wait_until(lambda: all((f / "train.log").read_text().count("Going on") for f in folders))
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 143
+    assert b"Traceback" not in err
+    assert states(folder) == ["RUNNING"] * 2
+    assert [read_json(f / "run.json")["status"] for f in folders] == ["interrupted"] * 2
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    for _ in range(1200):
+        if condition():
+            return
+        time.sleep(0.1)
+    raise AssertionError("it did not happen within two minutes")
+
+
+# --------------------------------------------------------------------------------------------- bad input
+
+GOOD = {"learning_rate": [1e-3, 1e-2]}
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"space": {"learning_rte": [1]}}, ["learning_rte: unknown parameter. Did you mean learning_rate?"]),
+        ({"space": {"learning_rate": [0.1, -1]}}, ["learning_rate: expected a number > 0, got -1"]),
+        ({"space": {"batch_size": {"min": 0, "max": 8}}}, ["batch_size: expected an integer >= 2, got 0"]),
+        ({"space": {"batch_size": {"min": 8, "max": 1}}}, ["batch_size: min 8 is larger than max 1"]),
+        ({"space": {"batch_size": {"min": 1.5, "max": 8}}}, ["batch_size: expected an integer", "1.5"]),
+        ({"space": {"learning_rate": {"min": 0, "max": 8, "log": True}}}, ["log needs a min above 0"]),
+        ({"space": {"learning_rate": {"min": 1, "max": 8, "step": 0}}}, ["step 0 is not above 0"]),
+        ({"space": {"learning_rate": {"min": 1, "max": "8"}}}, ["learning_rate: expected numbers"]),
+        ({"space": {"learning_rate": {"low": 1}}}, ["learning_rate: expected a list of values"]),
+        ({"space": {"learning_rate": []}}, ["learning_rate: expected a list of different values, got []"]),
+        ({"space": {"learning_rate": [1, 1]}}, ["learning_rate: expected a list of different values"]),
+        ({"space": {"learning_rate": {"min": 1e-3, "max": 1}}, "method": "grid"}, ["a grid needs a step"]),
+        ({"space": {}}, ["space: empty"]),
+        ({"space": GOOD, "metod": "tpe"}, ["metod: unknown parameter. Did you mean method?"]),
+        ({"space": GOOD, "method": "guess"}, ["method: expected one of grid, random, tpe"]),
+        ({"space": GOOD, "num_trials": 0}, ["num_trials: expected an integer >= 1, got 0"]),
+        ({"space": GOOD, "metric": {"name": "acuracy"}}, ["metric: expected one of", "Did you mean accuracy?"]),
+        ({"space": GOOD, "metric": {"name": "loss", "goal": "down"}}, ["metric: expected", "minimize"]),
+        ({"num_trials": 3}, ["space: not there"]),
+    ],
+)
+def test_what_is_wrong_with_a_space(parent: Parent, values: dict[str, Any], words: list[str]) -> None:
+    folder = parent(**values)
+    refused(run("search_hyperparams", "--parent_dir", folder), "search.json: 1 problem", *words)
+    assert sorted(path.name for path in folder.iterdir()) == ["params.json", "search.json"]
+
+
+def test_bad_input(parent: Parent, tmp_path: Path) -> None:
+    refused(run("search_hyperparams", "--parent_dir", tmp_path / "nowhere"), "nowhere/params.json: no such file")
+    folder = parent()
+    refused(run("search_hyperparams", "--parent_dir", folder), "search.json: no such file", "--set learning_rate=")
+    good = ["--parent_dir", folder, "--set", "learning_rate=1e-3,1e-2"]
+    refused(run("search_hyperparams", *good, "--jobs", 0), "--jobs 0: expected 1 or more")
+    refused(run("search_hyperparams", *good, "--num_trials", 0), "--num_trials 0")
+    refused(run("search_hyperparams", "--parent_dir", folder, "--set", "learning_rate"), "expected key=value,value")
+    refused(run("search_hyperparams", *good, "--data_dir", tmp_path / "none"), "none: no data set here")
+    url = "postgresql://me:secret@no.such.host:5432/studies"
+    result = run("search_hyperparams", *good, "--storage", url)
+    refused(result, "--storage postgresql://me@no.such.host:5432/studies: cannot be reached")
+    assert "secret" not in result.err + result.out
+    assert [path.name for path in folder.iterdir()] == ["params.json"]
+
+
+def test_two_drivers_and_another_space(parent: Parent) -> None:
+    folder = parent({"num_epochs": 1}, method="grid", space=GOOD)
+    assert search(folder).status == 0
+    with locked(folder):
+        refused(run("search_hyperparams", "--parent_dir", folder), "another run is going on here")
+    parent({"num_epochs": 1}, method="grid", space={"learning_rate": [1e-3], "batch_size": [8]})
+    result = run("search_hyperparams", "--parent_dir", folder)
+    refused(result, "learning_rate: 0.001, 0.01 then, 0.001 now", "batch_size: not searched then, 8 now", "new folder")
+
+
+# ------------------------------------------------------------------------------------- several machines
+
+POSTGRES = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
+
+
+@pytest.fixture
+def postgres(tmp_path: Path) -> Iterator[str]:
+    """The URL of a server of the test's own."""
+    if not POSTGRES or importlib.util.find_spec("psycopg") is None:
+        pytest.skip("there is no PostgreSQL server here (Debian: apt-get install postgresql), or no psycopg")
+    folder = Path(tempfile.mkdtemp())  # which another user may enter, unlike tmp_path
+    user = "postgres" if os.geteuid() == 0 else None  # the server does not run as root
+    if user:
+        shutil.chown(folder, user)
+    with socket.socket() as any_port:
+        any_port.bind(("127.0.0.1", 0))
+        port = any_port.getsockname()[1]
+
+    def call(name: str, *words: str) -> None:
+        subprocess.run([POSTGRES[-1] / name, *words], user=user, cwd=folder, check=True, stdout=subprocess.DEVNULL)
+
+    call("initdb", "-D", f"{folder}/db", "-U", "me", "-A", "trust")
+    options = f"-p {port} -k {folder} -c listen_addresses=127.0.0.1"
+    call("pg_ctl", "-D", f"{folder}/db", "-l", f"{folder}/log", "-w", "-o", options, "start")
+    try:
+        yield f"postgresql://me:secret@127.0.0.1:{port}/postgres"
+    finally:
+        call("pg_ctl", "-D", f"{folder}/db", "-m", "immediate", "stop")
+        shutil.rmtree(folder)
+
+
+def test_two_drivers_share_a_study(parent: Parent, postgres: str) -> None:
+    """Each setting is tried once, by one of them."""
+    rates = [1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2]
+    folder = parent({"num_epochs": 3}, method="grid", space={"learning_rate": rates})
+    words = command(folder, "--storage", postgres, "--jobs", 1, "--no_prune")
+    drivers = [subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE) for _ in range(2)]
+    outputs = [driver.communicate(timeout=280) for driver in drivers]
+    assert [driver.returncode for driver in drivers] == [0, 0], outputs
+    url = postgres.replace("postgresql", "postgresql+psycopg")
+    found = optuna.load_study(study_name="search", storage=url).trials
+    assert sorted(trial.params["learning_rate"] for trial in found) == rates
+    assert {trial.state.name for trial in found} == {"COMPLETE"}
+    assert len({tuple(trial.user_attrs["driver"]) for trial in found}) == 2
+    assert not (folder / "study.db").exists()
+
+
+def test_a_driver_that_fell_silent(parent: Parent, postgres: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its trials begin again with another driver, and do not count twice."""
+    folder = parent({"num_epochs": 1}, method="grid", space={"learning_rate": [1e-3, 1e-2]})
+    space = searches.read_search(folder, [], None, None)
+    monkeypatch.setattr(searches, "HEARTBEAT", 1)
+    study = searches.open_study(space, postgres, "search", prune=False)
+    lost = searches.ask(study, space)
+    lost.set_user_attr("driver", ["another machine", 1])
+    searches.beat(study, [lost])
+    time.sleep(3)
+    searches.beat(study, [])
+    result = search(folder, "--storage", postgres)
+    assert result.status == 0, result.err
+    states = sorted(trial.state.name for trial in optuna.load_study(study_name="search", storage=study._storage).trials)
+    assert states == ["COMPLETE", "COMPLETE", "FAIL"]

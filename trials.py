@@ -1,0 +1,122 @@
+"""Runs of train.py as child processes, each the copy of a process that has imported everything already."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from multiprocessing import forkserver
+from multiprocessing.connection import wait
+from pathlib import Path
+from typing import Any
+
+CONSOLE = "console.txt"  # what a run says, in its folder
+
+
+def choose_jobs(jobs: int | None, gpus: list[str]) -> int:
+    """How many at once: one per GPU, or one per core, since small networks use two cores less than twice as well."""
+    return jobs or len(gpus) or len_cores()
+
+
+def len_cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def list_gpus() -> list[str]:
+    """The GPUs that CUDA_VISIBLE_DEVICES leaves, or all; asked without torch."""
+    if "CUDA_VISIBLE_DEVICES" in os.environ:
+        return [name for name in os.environ["CUDA_VISIBLE_DEVICES"].split(",") if name]
+    if not shutil.which("nvidia-smi"):
+        return []
+    command = ["nvidia-smi", "--query-gpu=index", "--format=csv,noheader"]
+    listed = subprocess.run(command, capture_output=True, text=True)
+    return listed.stdout.split() if listed.returncode == 0 else []
+
+
+class Runner:
+    """Starts runs. A trial costs no import: a server process imports torch and the task once, and is copied."""
+
+    def __init__(self, task: str, jobs: int, gpus: list[str]):
+        threads = max(1, len_cores() // jobs) if not gpus else max(1, len_cores() // len(gpus))
+        os.environ.setdefault("OMP_NUM_THREADS", str(threads))  # read when the server imports torch
+        self.context: Any = multiprocessing.get_context("forkserver" if os.name == "posix" else "spawn")
+        if os.name == "posix":
+            parts = ("data_loader", "net", "report")
+            modules = ["train", "torch.utils.tensorboard", "matplotlib.figure", "matplotlib.backends.backend_agg"]
+            self.context.set_forkserver_preload([*modules, *(f"model.{task}.{part}" for part in parts)])
+            forkserver.ensure_running()  # and import meanwhile
+        self.gpus = gpus
+
+    def start(self, folder: Path, flags: list[str], slot: int) -> Run:
+        gpu = self.gpus[slot % len(self.gpus)] if self.gpus else None
+        process = self.context.Process(target=run_train, args=(str(folder), flags, gpu), daemon=False)
+        process.start()
+        return Run(folder, process)
+
+
+class Run:
+    """One run of train.py in its folder."""
+
+    def __init__(self, folder: Path, process: Any):
+        self.folder, self.process = folder, process
+        self.size = 0  # of history.jsonl, when it was read
+        self.history: list[dict[str, Any]] = []
+        self.epochs_before = 0  # that an earlier process trained
+        self.started = time.monotonic()
+
+    def read_history(self) -> list[dict[str, Any]]:
+        """The entries of the epochs that are new since the last call."""
+        try:
+            size = (self.folder / "history.jsonl").stat().st_size
+            if size == self.size:
+                return []
+            lines = (self.folder / "history.jsonl").read_text().splitlines()
+        except FileNotFoundError:
+            return []
+        seen, first = len(self.history), not self.size
+        self.size = size
+        self.history = [json.loads(line) for line in lines]
+        if first:
+            self.epochs_before = max(0, len(lines) - 1)
+        return self.history[seen:]
+
+    @property
+    def seconds_per_epoch(self) -> float:
+        return (time.monotonic() - self.started) / max(1, len(self.history) - self.epochs_before)
+
+    def stop(self) -> None:
+        """Let it finish its batch and save."""
+        if self.process.exitcode is None:
+            os.kill(self.process.pid, signal.SIGTERM)
+
+
+def run_train(folder: str, flags: list[str], gpu: str | None) -> None:
+    """In the child: `python train.py --model_dir folder`, with its output in a file there."""
+    if os.name == "posix":
+        os.setsid()  # Ctrl-C is for the driver, which passes it on once
+    if gpu is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = gpu
+    output = os.open(os.path.join(folder, CONSOLE), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    for descriptor in (1, 2):
+        os.dup2(output, descriptor)
+    threading.Thread(target=stop_with_driver, daemon=True).start()
+
+    import train
+    from utils import run_command
+
+    sys.argv = ["train.py", "--model_dir", folder, *flags]
+    run_command(train.main)
+
+
+def stop_with_driver() -> None:
+    """A driver that is killed leaves no orphans: its runs save and stop."""
+    driver = multiprocessing.parent_process()
+    assert driver is not None
+    wait([driver.sentinel])
+    os.kill(os.getpid(), signal.SIGTERM)
