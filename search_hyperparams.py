@@ -125,24 +125,29 @@ class Driver:
             self.beaten_at = time.monotonic()
 
     def fill_slots(self) -> None:
-        if any(is_locked(trial.folder) for trial in self.waiting):
-            return  # runs whose driver was killed are still saving: never more than there are slots
-        for slot, trial in enumerate(self.slots):
-            while trial is None:
+        for slot in range(len(self.slots)):
+            while self.slots[slot] is None:
                 trial = self.next_trial()
                 if trial is None:
                     return
                 if self.start(slot, trial):
                     self.slots[slot] = trial
-                else:
-                    trial = None
 
     def next_trial(self) -> Trial | None:
-        if self.waiting:
-            return self.waiting.pop(0)
-        if begun(self.study) >= self.search.num_trials:
-            return None
-        return Trial(self.search, ask(self.study, self.search))
+        """The next trial that can be started now, if there is one."""
+        ours = {trial.folder for trial in self.slots if trial}
+        free = [trial for trial in self.waiting if trial.folder not in ours]
+        if any(is_locked(trial.folder) for trial in free):
+            return None  # runs whose driver was killed are still saving: never more than there are slots
+        if free:
+            self.waiting.remove(free[0])
+            return free[0]
+        while begun(self.study) < self.search.num_trials:
+            trial = Trial(self.search, ask(self.study, self.search))
+            if trial.folder not in ours:
+                return trial
+            self.waiting.append(trial)  # the same setting once more: it takes the result of the one that is running
+        return None
 
     def start(self, slot: int, trial: Trial) -> bool:
         """Start the run of the trial's next seed. Returns whether it could start."""

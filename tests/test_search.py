@@ -126,6 +126,15 @@ def test_ranges(parent: Parent, method: str) -> None:
     assert states(folder) == ["COMPLETE"] * 4
 
 
+def test_the_same_setting_twice_at_a_time(parent: Parent) -> None:
+    """There are fewer settings than trials, so some are chosen again, while they run or later: none fails."""
+    folder = parent({"num_epochs": 1}, method="random", num_trials=6, space={"optimizer": ["adam", "sgd"]})
+    result = search(folder)
+    assert result.status == 0, result.err
+    assert states(folder) == ["COMPLETE"] * 6
+    assert len({trial.value for trial in trials(folder)}) <= 2
+
+
 def test_seeds(parent: Parent) -> None:
     """Their mean is what a setting is worth."""
     folder = parent({"num_epochs": 1}, method="grid", seeds=2, space={"learning_rate": [1e-3, 1e-2]})
