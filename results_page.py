@@ -57,24 +57,22 @@ def read_importance(parent_dir: Path) -> dict[str, float]:
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     url = f"sqlite:///{(parent_dir / 'study.db').absolute()}"
     try:
-        study = optuna.load_study(study_name=parent_dir.absolute().name, storage=url)
+        study = optuna.load_study(study_name="search", storage=url)
         if len(study.get_trials(deepcopy=False, states=[optuna.trial.TrialState.COMPLETE])) < FEWEST_TRIALS:
             return {}
         return optuna.importance.get_param_importances(study)
-    except (KeyError, ValueError, RuntimeError):  # the folder has another name now, or there are too few trials
+    except (KeyError, ValueError, RuntimeError):  # there is no study, or all trials are the same
         return {}
 
 
 def draw(experiments: Sequence[Experiment], parent_dir: Path, path: Path) -> None:
     """Draw what was found, of experiments of one task, the best first. Raises UserError if none was trained."""
-    trained = [experiment for experiment in experiments if read_history(parent_dir / experiment.name)]
+    histories = {experiment.name: read_history(parent_dir / experiment.name) for experiment in experiments}
+    trained = [experiment for experiment in experiments if histories[experiment.name]]
     if not trained:
         raise UserError(f"{parent_dir}: no experiment here was trained, so there is nothing to draw.")
     metric = trained[0].monitor
-    curves = [
-        [entry["val"].get(metric, math.nan) for entry in read_history(parent_dir / experiment.name)]
-        for experiment in trained
-    ]
+    curves = [[entry["val"].get(metric, math.nan) for entry in histories[e.name]] for e in trained]
     searched = searched_params(trained)
     logs = {name: is_log(name, values, parent_dir) for name, values in searched.items()}
     names, values = [e.name for e in trained], [e.metrics.get(metric) for e in trained]

@@ -14,6 +14,8 @@ import contextlib
 import json
 import math
 import re
+import shutil
+import signal
 import sys
 import time
 from collections import Counter
@@ -23,19 +25,19 @@ from typing import Any
 import optuna
 from optuna.trial import TrialState
 
-from model import Task, create_experiment, load_data_params, read_run
+from model import Task, create_experiment, load_data_params, read_params_file, read_run
 from searches import (
     HEARTBEAT,
+    STUDY,
     Search,
     ask,
     beat,
-    begun,
     folder_names,
     is_local,
     left_behind,
     open_study,
     read_search,
-    tidy,
+    setting_of,
 )
 from synthesize_results import FORMATS, find_experiments, make_table, merge_seeds
 from trials import CONSOLE, Run, Runner, choose_jobs, list_gpus
@@ -66,7 +68,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--jobs", type=int, help="runs at once (one per GPU, or per core)")
     parser.add_argument("--no_prune", action="store_true", help="train every setting to the end")
     parser.add_argument("--storage", help="where the study is kept: an SQLAlchemy URL (study.db in the parent)")
-    parser.add_argument("--device", default="auto", help="cpu, cuda, mps (the fastest there is)")
+    parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda", "mps"], help="(%(default)s)")
     return parser.parse_args()
 
 
@@ -75,7 +77,7 @@ class Trial:
 
     def __init__(self, search: Search, trial: optuna.Trial):
         self.trial = trial
-        self.setting = {name: tidy(value) for name, value in trial.params.items()}
+        self.setting = setting_of(search, trial.params)
         self.folders = [search.parent_dir / name for name in folder_names(search, self.setting)]
         self.values: list[float] = []  # of the seeds that are done
         self.reported = set(trial.study.get_trials(deepcopy=False)[trial.number].intermediate_values)
@@ -90,10 +92,13 @@ class Trial:
 class Driver:
     """Keeps `jobs` runs going until all settings are tried."""
 
-    def __init__(self, search: Search, study: optuna.Study, runner: Runner, jobs: int, args: argparse.Namespace):
+    def __init__(
+        self, search: Search, study: optuna.Study, runner: Runner, jobs: int, args: argparse.Namespace, is_local: bool
+    ):
         self.search, self.study, self.runner, self.args = search, study, runner, args
         self.slots: list[Trial | None] = [None] * jobs
-        self.waiting = [Trial(search, trial) for trial in left_behind(study)]
+        self.is_local = is_local
+        self.waiting = [Trial(search, trial) for trial in (left_behind(study, search) if is_local else [])]
         self.last_reason, self.same_reasons = "", 0
         self.beaten_at = -math.inf
         self.display = Display(search)
@@ -101,16 +106,16 @@ class Driver:
     def search_all(self) -> None:
         try:
             while True:
+                self.beat()
                 self.fill_slots()
-                if not any(self.slots) and not self.waiting:
+                if not any(self.slots) and not self.waiting and not self.others_run():
                     return
                 self.display.show(self.study, [trial for trial in self.slots if trial])
-                self.beat()
                 time.sleep(LOOK_EVERY)
+                stop.check()  # first: the signal may have reached the runs too
                 for slot, trial in enumerate(self.slots):
                     if trial:
                         self.look_at(slot, trial)
-                stop.check()
         finally:
             self.display.clear()
             running = [trial.run for trial in self.slots if trial and trial.run]
@@ -121,8 +126,13 @@ class Driver:
 
     def beat(self) -> None:
         if time.monotonic() - self.beaten_at > HEARTBEAT / 2:
-            beat(self.study, [trial.trial for trial in self.slots if trial])
+            beat(self.study, [trial.trial for trial in (*self.slots, *self.waiting) if trial])
             self.beaten_at = time.monotonic()
+
+    def others_run(self) -> bool:
+        """Whether other machines are at their last trials, which come back here if one falls silent."""
+        states = () if self.is_local else (TrialState.RUNNING, TrialState.WAITING)
+        return bool(states) and bool(self.study.get_trials(deepcopy=False, states=states))
 
     def fill_slots(self) -> None:
         for slot in range(len(self.slots)):
@@ -135,16 +145,16 @@ class Driver:
 
     def next_trial(self) -> Trial | None:
         """The next trial that can be started now, if there is one."""
-        ours = {trial.folder for trial in self.slots if trial}
-        free = [trial for trial in self.waiting if trial.folder not in ours]
-        if any(is_locked(trial.folder) for trial in free):
+        ours = {trial.folders[0] for trial in self.slots if trial}
+        free = [trial for trial in self.waiting if trial.folders[0] not in ours]
+        if any(is_locked(folder) for trial in free for folder in trial.folders if folder.is_dir()):
             return None  # runs whose driver was killed are still saving: never more than there are slots
         if free:
             self.waiting.remove(free[0])
             return free[0]
-        while begun(self.study) < self.search.num_trials:
-            trial = Trial(self.search, ask(self.study, self.search))
-            if trial.folder not in ours:
+        while asked := ask(self.study, self.search):
+            trial = Trial(self.search, asked)
+            if trial.folders[0] not in ours:
                 return trial
             self.waiting.append(trial)  # the same setting once more: it takes the result of the one that is running
         return None
@@ -166,6 +176,15 @@ class Driver:
         return True
 
     def look_at(self, slot: int, trial: Trial) -> None:
+        try:
+            self.look_at_run(slot, trial)
+        except optuna.exceptions.UpdateFinishedTrialError:
+            logger.warning("%s: was given to another driver, since this one was silent.", trial.folder.name)
+            assert trial.run is not None
+            trial.run.stop()
+            self.slots[slot] = None
+
+    def look_at_run(self, slot: int, trial: Trial) -> None:
         assert trial.run is not None
         status = trial.run.process.exitcode  # before the last look at the history
         for entry in trial.run.read_history():
@@ -173,9 +192,8 @@ class Driver:
         if status is None:
             return
         self.slots[slot] = None
-        if trial.is_pruned and status == 143:
-            run = read_run(trial.folder)
-            save_json({**run, "status": "pruned"}, trial.folder / "run.json")
+        if trial.is_pruned and status in (143, -signal.SIGTERM):  # the latter before it listened
+            save_json({**read_run(trial.folder), "status": "pruned"}, trial.folder / "run.json")
             self.tell(trial, TrialState.PRUNED)
         elif status != 0:
             self.fail(trial, explain_failure(trial.folder, status))
@@ -198,7 +216,7 @@ class Driver:
             return  # of several seeds the first is judged
         trial.reported.add(step)
         trial.trial.report(value, step)
-        last = step >= self.search.params.num_epochs
+        last = step >= trial.setting.get("num_epochs", self.search.params.num_epochs)
         if not last and not trial.is_pruned and trial.trial.should_prune():
             trial.is_pruned = True
             assert trial.run is not None
@@ -206,9 +224,10 @@ class Driver:
 
     def tell(self, trial: Trial, state: TrialState, value: float | None = None) -> None:
         trial.trial.set_user_attr("folder", trial.folders[0].name)
+        trial.trial.set_user_attr("setting", trial.setting)
         self.study.tell(trial.trial, value, state)
         self.display.say(self.study, trial, state, value)
-        if state == TrialState.COMPLETE:
+        if state != TrialState.FAIL:
             self.last_reason, self.same_reasons = "", 0
 
     def fail(self, trial: Trial, reason: str) -> None:
@@ -216,7 +235,7 @@ class Driver:
         trial.trial.set_user_attr("reason", reason)
         self.tell(trial, TrialState.FAIL)
         logger.warning("%s: %s", trial.folder.name, reason)
-        kind = re.sub(r"\d+(\.\d+)?|/\S+", "#", reason.split("\n")[0])
+        kind = re.sub(r"\d[\d.e+-]*|/\S+", "#", reason.split("\n")[0])
         self.same_reasons = self.same_reasons + 1 if kind == self.last_reason else 1
         self.last_reason = kind
         if self.same_reasons == SAME_FAILURES:
@@ -259,7 +278,8 @@ class Display:
     def show(self, study: optuna.Study, trials: list[Trial]) -> None:
         if self.is_live:
             self.clear()
-            lines = [self.summary(study), *(f"  {self.describe(trial)}" for trial in trials)]
+            width = shutil.get_terminal_size().columns - 1
+            lines = [self.summary(study)[:width], *(f"  {self.describe(trial)}"[:width] for trial in trials)]
             print("\n".join(lines), flush=True)
             self.lines = len(lines)
 
@@ -296,25 +316,26 @@ class Display:
         return text
 
 
-def write_best(search: Search, study: optuna.Study) -> None:
+def write_best(search: Search, study: optuna.Study, flag: str) -> None:
     """Leave the best setting as a folder, best/, and say how to train it on."""
-    states = Counter(trial.state for trial in study.get_trials(deepcopy=False))
-    if states[TrialState.RUNNING]:
-        logger.info("%d trials are still being run elsewhere.", states[TrialState.RUNNING])
-    if not states[TrialState.COMPLETE]:
-        raise UserError(f"{search.parent_dir}: no trial was finished; see {CONSOLE} in their folders.")
-    best = study.best_trial
-    folder = search.parent_dir / best.user_attrs["folder"]
-    params = json.loads((folder / "params.json").read_text())
-    target = search.parent_dir / "best"
+    try:
+        best = study.best_trial
+    except ValueError:
+        raise UserError(f"{search.parent_dir}: no trial was finished; see {CONSOLE} in their folders.") from None
+    monitor = {"monitor": search.metric} if search.metric != search.params.monitor else {}
+    params = {**read_params_file(search.parent_dir).values, **best.user_attrs["setting"], **monitor}
+    target, folder = search.parent_dir / "best", search.parent_dir / best.user_attrs["folder"]
+    logger.info("Best: %s %.4f, %s", search.metric, best.value, folder)
     if (target / "run.json").exists() and json.loads((target / "params.json").read_text()) != params:
-        logger.info("Best: %s. (%s was trained with another setting and stays as it is.)", folder, target)
+        logger.info("%s was trained with another setting, and stays as it is.", target)
         return
     target.mkdir(exist_ok=True)
     save_json(params, target / "params.json")
-    weights = list_checkpoints(folder / "best_weights")[-1]
-    logger.info("Best: %s %.4f, %s. Its setting is in %s. To train it on:", search.metric, best.value, folder, target)
-    logger.info("  python train.py --model_dir %s --restore_file %s", target, weights)
+    if weights := list_checkpoints(folder / "best_weights"):
+        logger.info("Its setting is in %s. To train it on from its best weights:", target)
+        logger.info("  python train.py --model_dir %s%s --restore_file %s", target, flag, weights[-1])
+    else:
+        logger.info("Its setting is in %s; its weights are on %s.", target, best.user_attrs["driver"][0])
 
 
 def main() -> None:
@@ -330,14 +351,15 @@ def main() -> None:
     storage = args.storage or f"sqlite:///{(parent_dir / 'study.db').absolute()}"
     with locked(parent_dir) if is_local(storage) else contextlib.nullcontext():
         runner = Runner(search.params.task, jobs, gpus)
-        study = open_study(search, storage, parent_dir.absolute().name, prune=not args.no_prune)
+        name = STUDY if is_local(storage) else parent_dir.absolute().name
+        study = open_study(search, storage, name, prune=not args.no_prune)
         set_logger(parent_dir / "search.log")
         logger.info("%d trials, %d at once, by %s", search.num_trials, jobs, search.method)
         with stop.deferred():
-            Driver(search, study, runner, jobs, args).search_all()
+            Driver(search, study, runner, jobs, args, is_local(storage)).search_all()
     print(FORMATS["markdown"](*make_table(merge_seeds(find_experiments(parent_dir)))))
     logger.info("A page of it: python synthesize_results.py --parent_dir %s --html report.html", parent_dir)
-    write_best(search, study)
+    write_best(search, study, f" --data_dir {args.data_dir}" if args.data_dir else "")
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ import os
 import socket
 import time
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -21,7 +21,8 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.storages._heartbeat import is_heartbeat_enabled
 from optuna.trial import TrialState
 from pydantic import Field
-from sqlalchemy.exc import IntegrityError, ProgrammingError
+from sqlalchemy import make_url
+from sqlalchemy.exc import ArgumentError, IntegrityError, ProgrammingError
 
 from model import check_params, read_params_file
 from model.params import JsonFile, StrictModel, did_you_mean
@@ -41,6 +42,11 @@ class SearchFile(StrictModel):
     space: dict[str, Any] = Field(description="The values of each parameter: a list, or min, max, and step or log.")
 
 
+# what may change in the parent's params.json between two drivers of a study
+MAY_CHANGE = {"data_dir", "num_workers", "checkpoint_minutes", "save_summary_steps"}
+NOT_SEARCHED = ("task", "data_dir", "monitor")
+
+
 @dataclass(frozen=True)
 class Search:
     """What is searched, all checked."""
@@ -58,7 +64,8 @@ class Search:
     def describe(self) -> dict[str, Any]:
         """What may not change within a study."""
         space = {name: describe_values(values) for name, values in self.space.items()}
-        return {"metric": self.metric, "goal": self.goal, "seeds": self.seeds, **space}
+        fixed = {name: value for name, value in self.params.model_dump().items() if name not in MAY_CHANGE}
+        return {**fixed, "metric": self.metric, "goal": self.goal, "seeds": self.seeds, **space}
 
 
 def read_search(parent_dir: Path, assignments: list[str], method: str | None, num_trials: int | None) -> Search:
@@ -95,6 +102,8 @@ def read_search(parent_dir: Path, assignments: list[str], method: str | None, nu
             check_value("monitor", metric, base)
         except UserError as error:
             problems.append(f"metric: {str(error).removeprefix('monitor: ')}")
+    if checked.seeds > 1 and "seed" in checked.space:
+        problems.append("seeds: more than 1, while seed is searched.")
     if not checked.space:
         problems.append("space: empty. Nothing to search.")
     space = {}
@@ -131,6 +140,8 @@ def read_values(name: str, entry: Any, base: JsonFile, params: Any, method: str)
     fields = type(params).model_fields
     if name not in fields:
         raise UserError(f"{name}: unknown parameter.{did_you_mean(name, fields)}")
+    if name in NOT_SEARCHED:
+        raise UserError(f"{name}: cannot be searched.")
     if isinstance(entry, list):
         if not entry or len({json.dumps(value) for value in entry}) < len(entry):
             raise UserError(f"{name}: expected a list of different values, got {json.dumps(entry)}.")
@@ -144,7 +155,9 @@ def read_values(name: str, entry: Any, base: JsonFile, params: Any, method: str)
         )
     low, high, step, log = entry["min"], entry["max"], entry.get("step"), entry.get("log", False)
     numbers = [value for value in (low, high, step) if value is not None]
-    if not isinstance(log, bool) or any(isinstance(n, bool) or not isinstance(n, int | float) for n in numbers):
+    if not isinstance(log, bool) or any(
+        isinstance(n, bool) or not isinstance(n, int | float) or not math.isfinite(n) for n in numbers
+    ):
         raise UserError(f"{name}: expected numbers for min, max and step, and true or false for log.")
     if low > high:
         raise UserError(f"{name}: min {low:g} is larger than max {high:g}.")
@@ -157,6 +170,8 @@ def read_values(name: str, entry: Any, base: JsonFile, params: Any, method: str)
     is_integer = fields[name].annotation is int
     if method == "grid" and step is None and not (is_integer and not log):
         raise UserError(f"{name}: a grid needs a step, or a list of values.")
+    if is_integer and not isinstance(step, int | None):
+        raise UserError(f"{name}: step {step:g} is no integer.")
     if is_integer:
         return IntDistribution(low, high, log, 1 if step is None else step)
     return FloatDistribution(low, high, log, step)
@@ -177,12 +192,7 @@ def grid_values(values: BaseDistribution) -> list[Any]:
     assert isinstance(values, IntDistribution | FloatDistribution)
     assert values.step is not None
     count = math.floor((values.high - values.low) / values.step + 1e-9) + 1
-    return [tidy(values.low + i * values.step) for i in range(count)]
-
-
-def tidy(value: Any) -> Any:
-    """A float with the three digits that a folder's name shows, so that name and value are the same."""
-    return float(f"{value:.3g}") if isinstance(value, float) else value
+    return [round(values.low + i * values.step, 12) for i in range(count)]
 
 
 def describe_values(values: BaseDistribution) -> str:
@@ -196,6 +206,7 @@ def describe_values(values: BaseDistribution) -> str:
 # ----------------------------------------------------------------------------------------------- study
 
 
+STUDY = "search"  # the name of the one in study.db
 HEARTBEAT = 60  # seconds; a trial whose driver has been silent for twice as long is taken over by another
 
 
@@ -232,19 +243,21 @@ def open_study(search: Search, url: str, name: str, prune: bool) -> optuna.Study
         except optuna.exceptions.DuplicatedStudyError:
             study, is_new = optuna.load_study(study_name=name, storage=storage), False
     except Exception as error:  # SQLAlchemy's, a driver's, or that there is no driver
-        raise UserError(f"--storage {hide_password(url)}: cannot be reached ({brief(error, url)}).") from None
+        raise cannot_be_reached(url, error) from None
     study.pruner = pruner if prune else optuna.pruners.NopPruner()
     before, now = study.user_attrs.get("search"), search.describe()
     if before is None:
         study.set_user_attr("search", now)
     elif before != now:
         changed = [
-            f"{key}: {before.get(key, 'not searched')} then, {now.get(key, 'not searched')} now"
+            f"{key}: {before.get(key, 'nothing')} then, {now.get(key, 'nothing')} now"
             for key in sorted(before.keys() | now.keys())
             if before.get(key) != now.get(key)
         ]
         raise UserError(
-            "\n  ".join([f"{search.parent_dir}: the search here began with another space", *changed])
+            "\n  ".join(
+                [f"{search.parent_dir}: the search here began with another space or other parameters", *changed]
+            )
             + "\nChange it back to go on, or copy params.json and search.json to a new folder."
         )
     if search.method == "grid":
@@ -287,40 +300,56 @@ def with_driver(url: str) -> str:
     return url
 
 
-def hide_password(storage: str) -> str:
-    scheme, separator, rest = storage.partition("://")
-    credentials, at, host = rest.rpartition("@")
-    return f"{scheme}{separator}{credentials.partition(':')[0]}{at}{host}"
-
-
-def brief(error: Exception, storage: str) -> str:
-    """The first line of an error, without the password that it may repeat."""
-    password = storage.partition("://")[2].rpartition("@")[0].partition(":")[2]
+def cannot_be_reached(url: str, error: Exception) -> UserError:
+    """Names the host, and never the password, wherever in the URL it stands."""
+    try:
+        parsed = make_url(url)
+    except ArgumentError:
+        return UserError("--storage: not a URL such as postgresql://USER:PASSWORD@HOST/DATABASE.")
     line = (str(error).strip() or type(error).__name__).split("\n")[0]
-    return line.replace(password, "***") if password else line
+    for secret in (parsed.password, parsed.query.get("password")):
+        line = line.replace(str(secret), "***") if secret else line
+    place = f"{parsed.host or parsed.query.get('host', '')}/{parsed.database or ''}"
+    return UserError(f"--storage {parsed.drivername}://{place}: cannot be reached ({line}).")
 
 
-def ask(study: optuna.Study, search: Search) -> optuna.Trial:
-    """The next setting: a function of the seed, the number of the trial, and what is known by now."""
-    seed = int(np.random.SeedSequence([search.seed, len(study.get_trials(deepcopy=False))]).generate_state(1)[0])
+def ask(study: optuna.Study, search: Search) -> optuna.Trial | None:
+    """The next setting: a function of the seed, the trial's number, and what is known by now. None if all are tried."""
+    trials = study.get_trials(deepcopy=False)
+    is_grid = search.method == "grid"
+    if is_grid and not any(trial.state == TrialState.WAITING for trial in trials):
+        return None
+    # not counted: trials that a silent driver left, since they begin again
+    lost = sum(trial.state == TrialState.FAIL and "reason" not in trial.user_attrs for trial in trials)
+    waiting = sum(trial.state == TrialState.WAITING for trial in trials)
+    if not is_grid and not waiting and len(trials) - lost >= search.num_trials:
+        return None
+    seed = int(np.random.SeedSequence([search.seed, len(trials)]).generate_state(1)[0])
     if search.method == "tpe":
         # an unfinished trial counts as a bad one, so that trials at the same time are different ones
         study.sampler = optuna.samplers.TPESampler(seed=seed, multivariate=True, constant_liar=True)
     else:
         study.sampler = optuna.samplers.RandomSampler(seed=seed)
     trial = study.ask(search.space)
+    if (
+        is_grid and "fixed_params" not in study.get_trials(deepcopy=False)[trial.number].system_attrs
+    ):  # another driver was quicker, so this one was drawn
+        study.tell(trial, state=TrialState.FAIL)
+        return None
     trial.set_user_attr("driver", [socket.gethostname(), os.getpid()])
+    beat(study, [trial])
     return trial
 
 
-def left_behind(study: optuna.Study) -> Iterator[optuna.Trial]:
-    """The trials that a driver on this host was at when it was killed."""
+def left_behind(study: optuna.Study, search: Search) -> list[optuna.Trial]:
+    """The trials of a driver that was killed, for whoever has the lock of a study.db: then no other driver lives."""
+    trials = []
     for frozen in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-        host, process = frozen.user_attrs.get("driver", [None, 0])
-        if host == socket.gethostname() and not is_alive(process):
-            trial = optuna.Trial(study, frozen._trial_id)
-            trial.set_user_attr("driver", [host, os.getpid()])
-            yield trial
+        trial = optuna.Trial(study, frozen._trial_id)
+        for name, values in search.space.items():
+            trial._suggest(name, values)  # what is stored, or is missing if it was killed while it asked
+        trials.append(trial)
+    return trials
 
 
 def beat(study: optuna.Study, trials: Iterable[optuna.Trial]) -> None:
@@ -332,34 +361,23 @@ def beat(study: optuna.Study, trials: Iterable[optuna.Trial]) -> None:
         optuna.storages.fail_stale_trials(study)
 
 
-def begun(study: optuna.Study) -> int:
-    """How many settings were begun; not counted are trials that a silent driver left, since they begin again."""
-    trials = study.get_trials(deepcopy=False)
-    lost = [t for t in trials if t.state == TrialState.FAIL and "reason" not in t.user_attrs]
-    return sum(trial.state != TrialState.WAITING for trial in trials) - len(lost)
+def setting_of(search: Search, params: Mapping[str, Any]) -> dict[str, Any]:
+    """What is trained with: of a continuous range three digits, so that a folder's name says the value."""
+    setting = dict(params)
+    for name, values in search.space.items():
+        if isinstance(values, FloatDistribution):
+            value = float(f"{params[name]:.3g}") if values.step is None else round(params[name], 12)
+            setting[name] = min(max(value, values.low), values.high)
+    return setting
 
 
-def is_alive(process: int) -> bool:
-    """Whether another process of that number is there."""
-    if os.name != "posix":
-        return False  # os.kill would end it
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        return True
-    return process != os.getpid()
-
-
-def folder_names(search: Search, params: Mapping[str, Any]) -> list[str]:
+def folder_names(search: Search, setting: Mapping[str, Any]) -> list[str]:
     """The folders of a setting's runs, one per seed: learning_rate_0.001-batch_size_32."""
-    name = "-".join(f"{key}_{show(value)}" for key, value in params.items())
+    name = "-".join(f"{key}_{show(value)}" for key, value in setting.items())
     seeds = [search.params.seed + i for i in range(search.seeds)]
     return [name] if search.seeds == 1 else [f"{name}-seed_{seed}" for seed in seeds]
 
 
 def show(value: Any) -> str:
-    value = tidy(value)
-    text = f"{value:.3g}" if isinstance(value, float) else str(value)
+    text = f"{value:.12g}" if isinstance(value, float) else str(value)
     return "".join(letter if letter.isalnum() or letter in "._-+" else "_" for letter in text)

@@ -54,7 +54,8 @@ def find_experiments(parent_dir: Path) -> list[Experiment]:
     for folder, subfolders, files in os.walk(parent_dir):
         subfolders[:] = sorted(name for name in subfolders if name not in NOT_EXPERIMENTS and name[0] != ".")
         is_parent = Path(folder) == parent_dir or "search.json" in files
-        is_proposal = Path(folder).name == "best"  # what a search leaves to be trained
+        # what a search leaves to be trained
+        is_proposal = Path(folder).name == "best" and (Path(folder).parent / "search.log").exists()
         if "run.json" in files or ("params.json" in files and not is_parent and not is_proposal):
             found.append(read_experiment(Path(folder), os.path.relpath(folder, parent_dir)))
     return found
@@ -154,7 +155,7 @@ def merge_seeds(experiments: list[Experiment]) -> list[Experiment]:
 
 def merge(group: list[Experiment]) -> Experiment:
     metrics: dict[str, float] = {}
-    for name in group[0].metrics:
+    for name in dict.fromkeys(name for e in group for name in e.metrics):
         values = [e.metrics[name] for e in group if name in e.metrics]
         metrics[name] = Spread.of(values)
     done = sum(e.status == "finished" for e in group)
@@ -231,7 +232,10 @@ def main() -> None:
                 results_page.draw(group, parent_dir, parent_dir / name)
                 logger.info("%s", parent_dir / name)
         if args.html:
-            results_page.write_page([(group, *make_table(group)) for group in ranked], parent_dir, Path(args.html))
+            try:
+                results_page.write_page([(group, *make_table(group)) for group in ranked], parent_dir, Path(args.html))
+            except OSError as error:
+                raise UserError(f"--html {args.html}: cannot be written ({error.strerror}).") from None
             logger.info("%s", args.html)
 
 

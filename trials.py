@@ -31,7 +31,7 @@ def len_cores() -> int:
 def list_gpus() -> list[str]:
     """The GPUs that CUDA_VISIBLE_DEVICES leaves, or all; asked without torch."""
     if "CUDA_VISIBLE_DEVICES" in os.environ:
-        return [name for name in os.environ["CUDA_VISIBLE_DEVICES"].split(",") if name]
+        return [name for name in os.environ["CUDA_VISIBLE_DEVICES"].split(",") if name and name[0] != "-"]
     if not shutil.which("nvidia-smi"):
         return []
     command = ["nvidia-smi", "--query-gpu=index", "--format=csv,noheader"]
@@ -47,9 +47,9 @@ class Runner:
         os.environ.setdefault("OMP_NUM_THREADS", str(threads))  # read when the server imports torch
         self.context: Any = multiprocessing.get_context("forkserver" if os.name == "posix" else "spawn")
         if os.name == "posix":
-            parts = ("data_loader", "net", "report")
-            modules = ["train", "torch.utils.tensorboard", "matplotlib.figure", "matplotlib.backends.backend_agg"]
-            self.context.set_forkserver_preload([*modules, *(f"model.{task}.{part}" for part in parts)])
+            plots = ["torch.utils.tensorboard", "matplotlib.figure", "matplotlib.backends.backend_agg"]
+            parts = [f"model.{task}.{part}" for part in ("data_loader", "net", "report")]
+            self.context.set_forkserver_preload(["search_hyperparams", "train", *plots, *parts])
             forkserver.ensure_running()  # and import meanwhile
         self.gpus = gpus
 
@@ -67,23 +67,21 @@ class Run:
         self.folder, self.process = folder, process
         self.size = 0  # of history.jsonl, when it was read
         self.history: list[dict[str, Any]] = []
-        self.epochs_before = 0  # that an earlier process trained
+        self.epochs_before = len(lines_of(folder / "history.jsonl"))  # that an earlier process trained
         self.started = time.monotonic()
+        self.is_stopped = False
 
     def read_history(self) -> list[dict[str, Any]]:
         """The entries of the epochs that are new since the last call."""
         try:
             size = (self.folder / "history.jsonl").stat().st_size
-            if size == self.size:
-                return []
-            lines = (self.folder / "history.jsonl").read_text().splitlines()
         except FileNotFoundError:
             return []
-        seen, first = len(self.history), not self.size
+        if size == self.size:
+            return []
+        seen = len(self.history)
         self.size = size
-        self.history = [json.loads(line) for line in lines]
-        if first:
-            self.epochs_before = max(0, len(lines) - 1)
+        self.history = [json.loads(line) for line in lines_of(self.folder / "history.jsonl")]
         return self.history[seen:]
 
     @property
@@ -91,9 +89,14 @@ class Run:
         return (time.monotonic() - self.started) / max(1, len(self.history) - self.epochs_before)
 
     def stop(self) -> None:
-        """Let it finish its batch and save."""
-        if self.process.exitcode is None:
+        """Let it finish its batch and save. Only once: a second signal would not let it."""
+        if self.process.exitcode is None and not self.is_stopped:
+            self.is_stopped = True
             os.kill(self.process.pid, signal.SIGTERM)
+
+
+def lines_of(path: Path) -> list[str]:
+    return path.read_text().splitlines() if path.is_file() else []
 
 
 def run_train(folder: str, flags: list[str], gpu: str | None) -> None:
@@ -102,7 +105,7 @@ def run_train(folder: str, flags: list[str], gpu: str | None) -> None:
         os.setsid()  # Ctrl-C is for the driver, which passes it on once
     if gpu is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = gpu
-    output = os.open(os.path.join(folder, CONSOLE), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    output = os.open(os.path.join(folder, CONSOLE), os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
     for descriptor in (1, 2):
         os.dup2(output, descriptor)
     threading.Thread(target=stop_with_driver, daemon=True).start()
