@@ -316,14 +316,15 @@ class Display:
         return text
 
 
-def write_best(search: Search, study: optuna.Study, flag: str) -> None:
+def write_best(search: Search, study: optuna.Study, data_dir: str | None) -> None:
     """Leave the best setting as a folder, best/, and say how to train it on."""
     try:
         best = study.best_trial
     except ValueError:
         raise UserError(f"{search.parent_dir}: no trial was finished; see {CONSOLE} in their folders.") from None
     monitor = {"monitor": search.metric} if search.metric != search.params.monitor else {}
-    params = {**read_params_file(search.parent_dir).values, **best.user_attrs["setting"], **monitor}
+    where = {"data_dir": data_dir} if data_dir else {}
+    params = {**read_params_file(search.parent_dir).values, **best.user_attrs["setting"], **monitor, **where}
     target, folder = search.parent_dir / "best", search.parent_dir / best.user_attrs["folder"]
     logger.info("Best: %s %.4f, %s", search.metric, best.value, folder)
     if (target / "run.json").exists() and json.loads((target / "params.json").read_text()) != params:
@@ -333,7 +334,7 @@ def write_best(search: Search, study: optuna.Study, flag: str) -> None:
     save_json(params, target / "params.json")
     if weights := list_checkpoints(folder / "best_weights"):
         logger.info("Its setting is in %s. To train it on from its best weights:", target)
-        logger.info("  python train.py --model_dir %s%s --restore_file %s", target, flag, weights[-1])
+        logger.info("  python train.py --model_dir %s --restore_file %s", target, weights[-1])
     else:
         logger.info("Its setting is in %s; its weights are on %s.", target, best.user_attrs["driver"][0])
 
@@ -359,7 +360,7 @@ def main() -> None:
             Driver(search, study, runner, jobs, args, is_local(storage)).search_all()
     print(FORMATS["markdown"](*make_table(merge_seeds(find_experiments(parent_dir)))))
     logger.info("A page of it: python synthesize_results.py --parent_dir %s --html report.html", parent_dir)
-    write_best(search, study, f" --data_dir {args.data_dir}" if args.data_dir else "")
+    write_best(search, study, args.data_dir)
 
 
 if __name__ == "__main__":

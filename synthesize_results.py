@@ -53,7 +53,7 @@ def find_experiments(parent_dir: Path) -> list[Experiment]:
     found = []
     for folder, subfolders, files in os.walk(parent_dir):
         subfolders[:] = sorted(name for name in subfolders if name not in NOT_EXPERIMENTS and name[0] != ".")
-        is_parent = Path(folder) == parent_dir or "search.json" in files
+        is_parent = Path(folder) == parent_dir or not {"search.json", "search.log"}.isdisjoint(files)
         # what a search leaves to be trained
         is_proposal = Path(folder).name == "best" and (Path(folder).parent / "search.log").exists()
         if "run.json" in files or ("params.json" in files and not is_parent and not is_proposal):

@@ -98,6 +98,10 @@ def test_a_grid_from_the_command_line(parent: Parent, tmp_path: Path) -> None:
     assert last[:3] == ["python", "train.py", "--model_dir"]
     train_ok(*map(Path, last[3:4]), *last[4:])
 
+    table = run("synthesize_results", "--parent_dir", folder.parent).out
+    assert sorted(line.split("|")[1].strip() for line in table.splitlines()[2:]) == sorted(
+        [*(f"search/{name}" for name in names), "search/best", "alone"]
+    )
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*.pt")}
     again = search(folder, *flags)
     assert again.status == 0, again.err
