@@ -96,7 +96,7 @@ def many_trials(folder: Path, data_dir: str, count: int) -> None:
     search_file = {"method": "random", "num_trials": count, "space": {"learning_rate": {"min": 1e-4, "max": 1e-1}}}
     (parent / "search.json").write_text(json.dumps(search_file))
     search = searches.read_search(parent, [], None, None)
-    study = searches.open_study(search, f"sqlite:///{parent / 'study.db'}", "many", prune=False)
+    study = searches.open_study(search, f"sqlite:///{parent / 'study.db'}", searches.STUDY, prune=False)
     distribution = search.space["learning_rate"]
     params = search.params.model_dump()
     for i in range(count):
@@ -121,7 +121,7 @@ def many_trials(folder: Path, data_dir: str, count: int) -> None:
                 value=i / count,
                 params={"learning_rate": rate},
                 distributions={"learning_rate": distribution},
-                user_attrs={"folder": trial.name},
+                user_attrs={"folder": trial.name, "setting": {"learning_rate": rate}},
             )
         )
     table = statistics.median(run("synthesize_results.py", "--parent_dir", parent) for _ in range(3))
