@@ -177,6 +177,8 @@ def run_experiment(
     checkpoint, weights = choose_start(model_dir, params, args.restore_file, args.restart)
     history = checkpoint["history"] if checkpoint else []
     before, now = read_run(model_dir), describe_run(params, device)
+    if checkpoint and not is_finished(history, params):
+        set_logger(model_dir / "train.log")
     if checkpoint:
         mend(model_dir, checkpoint, best_epoch(history, params.monitor)["epoch"] if history else 0)
     if is_finished(history, params):
@@ -204,7 +206,7 @@ def run_experiment(
         check_same_files(model_dir, params, checkpoint, loaders)
     else:
         keep_previous(model_dir)  # only now: whatever could be wrong with the new run has been found
-    set_logger(model_dir / "train.log")
+        set_logger(model_dir / "train.log")
     with recorded(model_dir, now), stop.deferred():
         run = Run(model_dir, net, loaders, task, params, device, args.restore_file)
         if checkpoint:

@@ -427,6 +427,7 @@ def test_the_newest_checkpoint_is_damaged(
         out = train_ok(parts)
         assert f"{newest}: " in out
         assert newest.with_suffix(".damaged").exists()
+        assert (parts / "train.log").read_text().count(f"{newest}: damaged, set aside") == 1
         assert f"Going on after epoch 1 ({parts / 'last_weights' / before})" in out
         assert_same_run(whole, parts)
 
