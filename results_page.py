@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from model.plots import draw_results
-from utils import UserError, write_atomically
+from utils import write_atomically
 
 if TYPE_CHECKING:
     from synthesize_results import Experiment
@@ -54,10 +54,11 @@ def read_importance(parent_dir: Path) -> dict[str, float]:
         return {}
     import optuna
 
+    from searches import STUDY, study_url
+
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    url = f"sqlite:///{(parent_dir / 'study.db').absolute()}"
     try:
-        study = optuna.load_study(study_name="search", storage=url)
+        study = optuna.load_study(study_name=STUDY, storage=study_url(parent_dir))
         if len(study.get_trials(deepcopy=False, states=[optuna.trial.TrialState.COMPLETE])) < FEWEST_TRIALS:
             return {}
         return optuna.importance.get_param_importances(study)
@@ -65,18 +66,19 @@ def read_importance(parent_dir: Path) -> dict[str, float]:
         return {}
 
 
-def draw(experiments: Sequence[Experiment], parent_dir: Path, path: Path) -> None:
-    """Draw what was found, of experiments of one task, the best first. Raises UserError if none was trained."""
+def draw(experiments: Sequence[Experiment], parent_dir: Path, path: Path) -> bool:
+    """Draw what was found, of experiments of one task, the best first. Returns whether any was trained."""
     histories = {experiment.name: read_history(parent_dir / experiment.name) for experiment in experiments}
     trained = [experiment for experiment in experiments if histories[experiment.name]]
     if not trained:
-        raise UserError(f"{parent_dir}: no experiment here was trained, so there is nothing to draw.")
+        return False
     metric = trained[0].monitor
     curves = [[entry["val"].get(metric, math.nan) for entry in histories[e.name]] for e in trained]
     searched = searched_params(trained)
     logs = {name: is_log(name, values, parent_dir) for name, values in searched.items()}
     names, values = [e.name for e in trained], [e.metrics.get(metric) for e in trained]
     draw_results(metric, names, values, curves, searched, logs, read_importance(parent_dir), path)
+    return True
 
 
 def write_page(

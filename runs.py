@@ -356,7 +356,7 @@ def recorded(model_dir: Path, run: dict[str, Any]) -> Iterator[None]:
         yield
     except BaseException as error:
         run["status"] = {Diverged: "diverged", Stopped: "interrupted"}.get(type(error), "failed")
-        run["error"] = str(error)
+        run["error"] = str(error) or type(error).__name__
         with contextlib.suppress(UserError, OSError):  # `error` is what is to be told
             save_json(run, model_dir / "run.json")
         raise

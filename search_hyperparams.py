@@ -28,22 +28,26 @@ from optuna.trial import TrialState
 from model import Task, create_experiment, load_data_params, read_params_file, read_run
 from searches import (
     HEARTBEAT,
+    REDUCTION_FACTOR,
     STUDY,
     Search,
     ask,
     beat,
-    folder_names,
-    is_local,
+    cannot_be_reached,
+    folder_of,
+    is_lost,
+    is_shared,
     left_behind,
     open_study,
     read_search,
-    setting_of,
+    study_url,
 )
 from synthesize_results import FORMATS, find_experiments, make_table, merge_seeds
 from trials import CONSOLE, Run, Runner, choose_jobs, list_gpus
 from utils import UserError, is_locked, list_checkpoints, locked, logger, run_command, save_json, set_logger, stop
 
-LOOK_EVERY = 0.25  # seconds
+LOOK_EVERY = 0.25  # seconds, at the runs
+ASK_EVERY = 5  # seconds, what other machines have done
 SAME_FAILURES = 5  # in a row end the search
 
 
@@ -75,12 +79,13 @@ def parse_args() -> argparse.Namespace:
 class Trial:
     """A setting that is being tried: one run for each seed, one after the other."""
 
-    def __init__(self, search: Search, trial: optuna.Trial):
+    def __init__(self, search: Search, trial: optuna.Trial, times_judged: int = 0):
         self.trial = trial
-        self.setting = setting_of(search, trial.params)
-        self.folders = [search.parent_dir / name for name in folder_names(search, self.setting)]
+        self.setting = search.setting_of(trial.params)
+        self.folders = search.folders_of(self.setting)
         self.values: list[float] = []  # of the seeds that are done
-        self.reported = set(trial.study.get_trials(deepcopy=False)[trial.number].intermediate_values)
+        self.rung = search.first_rung * REDUCTION_FACTOR**times_judged  # the epoch after which it is judged next
+        self.num_epochs: int = self.setting.get("num_epochs", search.params.num_epochs)
         self.is_pruned = False
         self.run: Run | None = None
 
@@ -92,13 +97,11 @@ class Trial:
 class Driver:
     """Keeps `jobs` runs going until all settings are tried."""
 
-    def __init__(
-        self, search: Search, study: optuna.Study, runner: Runner, jobs: int, args: argparse.Namespace, is_local: bool
-    ):
+    def __init__(self, search: Search, study: optuna.Study, runner: Runner, jobs: int, args: argparse.Namespace):
         self.search, self.study, self.runner, self.args = search, study, runner, args
         self.slots: list[Trial | None] = [None] * jobs
-        self.is_local = is_local
-        self.waiting = [Trial(search, trial) for trial in (left_behind(study, search) if is_local else [])]
+        self.waiting = [Trial(search, *trial) for trial in left_behind(study, search)]
+        self.ask_at = 0.0  # by the monotonic clock; never once all is tried
         self.last_reason, self.same_reasons = "", 0
         self.beaten_at = -math.inf
         self.display = Display(search)
@@ -108,7 +111,7 @@ class Driver:
             while True:
                 self.beat()
                 self.fill_slots()
-                if not any(self.slots) and not self.waiting and not self.others_run():
+                if not any(self.slots) and not self.waiting and self.ask_at == math.inf:
                     return
                 self.display.show(self.study, [trial for trial in self.slots if trial])
                 time.sleep(LOOK_EVERY)
@@ -129,11 +132,6 @@ class Driver:
             beat(self.study, [trial.trial for trial in (*self.slots, *self.waiting) if trial])
             self.beaten_at = time.monotonic()
 
-    def others_run(self) -> bool:
-        """Whether other machines are at their last trials, which come back here if one falls silent."""
-        states = () if self.is_local else (TrialState.RUNNING, TrialState.WAITING)
-        return bool(states) and bool(self.study.get_trials(deepcopy=False, states=states))
-
     def fill_slots(self) -> None:
         for slot in range(len(self.slots)):
             while self.slots[slot] is None:
@@ -152,11 +150,17 @@ class Driver:
         if free:
             self.waiting.remove(free[0])
             return free[0]
+        if time.monotonic() < self.ask_at:
+            return None
         while asked := ask(self.study, self.search):
             trial = Trial(self.search, asked)
             if trial.folders[0] not in ours:
                 return trial
             self.waiting.append(trial)  # the same setting once more: it takes the result of the one that is running
+        # all are tried; but those of other machines come back here if one falls silent
+        unfinished = (TrialState.RUNNING, TrialState.WAITING)
+        others_run = is_shared(self.study) and self.study.get_trials(deepcopy=False, states=unfinished)
+        self.ask_at = time.monotonic() + ASK_EVERY if others_run else math.inf
         return None
 
     def start(self, slot: int, trial: Trial) -> bool:
@@ -186,9 +190,9 @@ class Driver:
 
     def look_at_run(self, slot: int, trial: Trial) -> None:
         assert trial.run is not None
-        status = trial.run.process.exitcode  # before the last look at the history
+        status = trial.run.status  # before the last look at the history
         for entry in trial.run.read_history():
-            self.report(trial, entry)
+            self.judge(trial, entry)
         if status is None:
             return
         self.slots[slot] = None
@@ -209,22 +213,21 @@ class Driver:
             else:
                 self.tell(trial, TrialState.COMPLETE, sum(trial.values) / len(trial.values))
 
-    def report(self, trial: Trial, entry: dict[str, Any]) -> None:
-        """Tell the study of an epoch, and stop the run if it is not worth the next one."""
-        step, value = entry["epoch"], entry["val"][self.search.metric]
-        if trial.values or step in trial.reported or not math.isfinite(value):
+    def judge(self, trial: Trial, entry: dict[str, Any]) -> None:
+        """Tell the study of an epoch if it is that of a rung, and stop the run if it is not worth the next."""
+        epoch, value = entry["epoch"], entry["val"][self.search.metric]
+        if trial.is_pruned or trial.values or not math.isfinite(value):
             return  # of several seeds the first is judged
-        trial.reported.add(step)
-        trial.trial.report(value, step)
-        last = step >= trial.setting.get("num_epochs", self.search.params.num_epochs)
-        if not last and not trial.is_pruned and trial.trial.should_prune():
+        if not trial.rung <= epoch < trial.num_epochs:
+            return
+        trial.rung *= REDUCTION_FACTOR
+        trial.trial.report(value, epoch)
+        if trial.trial.should_prune():
             trial.is_pruned = True
             assert trial.run is not None
             trial.run.stop()
 
     def tell(self, trial: Trial, state: TrialState, value: float | None = None) -> None:
-        trial.trial.set_user_attr("folder", trial.folders[0].name)
-        trial.trial.set_user_attr("setting", trial.setting)
         self.study.tell(trial.trial, value, state)
         self.display.say(self.study, trial, state, value)
         if state != TrialState.FAIL:
@@ -274,12 +277,15 @@ class Display:
         self.search = search
         self.lines = 0
         self.is_live = sys.stdout.isatty()
+        self.summary, self.summed_up_at = "", -math.inf
 
     def show(self, study: optuna.Study, trials: list[Trial]) -> None:
         if self.is_live:
             self.clear()
+            if time.monotonic() - self.summed_up_at > ASK_EVERY:
+                self.sum_up(study)
             width = shutil.get_terminal_size().columns - 1
-            lines = [self.summary(study)[:width], *(f"  {self.describe(trial)}"[:width] for trial in trials)]
+            lines = [self.summary[:width], *(f"  {self.describe(trial)}"[:width] for trial in trials)]
             print("\n".join(lines), flush=True)
             self.lines = len(lines)
 
@@ -290,27 +296,30 @@ class Display:
 
     def say(self, study: optuna.Study, trial: Trial, state: TrialState, value: float | None) -> None:
         self.clear()
+        self.sum_up(study)
         outcome = f"{self.search.metric} {value:.4f}" if value is not None else state.name.lower()
-        logger.info("%s: %s | %s", trial.folders[0].name, outcome, self.summary(study))
+        logger.info("%s: %s | %s", trial.folders[0].name, outcome, self.summary)
 
-    def summary(self, study: optuna.Study) -> str:
+    def sum_up(self, study: optuna.Study) -> None:
         trials = study.get_trials(deepcopy=False)
-        counts = Counter(trial.state for trial in trials)
+        counts = Counter(trial.state for trial in trials if not is_lost(trial))
         names = {TrialState.COMPLETE: "done", TrialState.PRUNED: "pruned", TrialState.FAIL: "failed"}
         parts = [f"{counts[state]} {name}" for state, name in names.items() if counts[state] or name == "done"]
-        text = f"{', '.join(parts)} of {self.search.num_trials}"
-        if counts[TrialState.COMPLETE]:
-            best = study.best_trial
-            text += f" | best {self.search.metric} {best.value:.4f}: {best.user_attrs.get('folder')}"
-        return text
+        self.summary = f"{', '.join(parts)} of {self.search.num_trials}"
+        sign = 1 if self.search.goal == "maximize" else -1
+        done = [(sign * t.value, t) for t in trials if t.value is not None and t.state == TrialState.COMPLETE]
+        if done:
+            value, best = max(done, key=lambda pair: pair[0])
+            folder = self.search.folders_of(self.search.setting_of(best.params))[0]
+            self.summary += f" | best {self.search.metric} {sign * value:.4f}: {folder.name}"
+        self.summed_up_at = time.monotonic()
 
     def describe(self, trial: Trial) -> str:
         run = trial.run
         assert run is not None
-        num_epochs = trial.setting.get("num_epochs", self.search.params.num_epochs)
-        text = f"{run.folder.name}  epoch {min(len(run.history) + 1, num_epochs)}/{num_epochs}"
+        text = f"{run.folder.name}  epoch {min(len(run.history) + 1, trial.num_epochs)}/{trial.num_epochs}"
         if run.history:
-            seconds = run.seconds_per_epoch * (num_epochs - len(run.history))
+            seconds = run.seconds_per_epoch * (trial.num_epochs - len(run.history))
             text += f"  {self.search.metric} {run.history[-1]['val'][self.search.metric]:.4f}"
             text += f"  {int(seconds // 60)}:{int(seconds % 60):02d} left"
         return text
@@ -324,8 +333,9 @@ def write_best(search: Search, study: optuna.Study, data_dir: str | None) -> Non
         raise UserError(f"{search.parent_dir}: no trial was finished; see {CONSOLE} in their folders.") from None
     monitor = {"monitor": search.metric} if search.metric != search.params.monitor else {}
     where = {"data_dir": data_dir} if data_dir else {}
-    params = {**read_params_file(search.parent_dir).values, **best.user_attrs["setting"], **monitor, **where}
-    target, folder = search.parent_dir / "best", search.parent_dir / best.user_attrs["folder"]
+    setting = search.setting_of(best.params)
+    params = {**read_params_file(search.parent_dir).values, **setting, **monitor, **where}
+    target, folder = search.parent_dir / "best", search.folders_of(setting)[0]
     logger.info("Best: %s %.4f, %s", search.metric, best.value, folder)
     if (target / "run.json").exists() and json.loads((target / "params.json").read_text()) != params:
         logger.info("%s was trained with another setting, and stays as it is.", target)
@@ -349,15 +359,19 @@ def main() -> None:
     load_data_params(Task(search.params.task), Path(args.data_dir or search.params.data_dir))
     gpus = [] if args.device == "cpu" else list_gpus()
     jobs = min(choose_jobs(args.jobs, gpus), search.num_trials)
-    storage = args.storage or f"sqlite:///{(parent_dir / 'study.db').absolute()}"
-    with locked(parent_dir) if is_local(storage) else contextlib.nullcontext():
+    storage = args.storage or study_url(parent_dir)
+    folder = folder_of(storage)
+    with locked(folder) if folder else contextlib.nullcontext():
         runner = Runner(search.params.task, jobs, gpus)
-        name = STUDY if is_local(storage) else parent_dir.absolute().name
+        name = STUDY if folder and folder.samefile(parent_dir) else parent_dir.absolute().name
         study = open_study(search, storage, name, prune=not args.no_prune)
         set_logger(parent_dir / "search.log")
         logger.info("%d trials, %d at once, by %s", search.num_trials, jobs, search.method)
-        with stop.deferred():
-            Driver(search, study, runner, jobs, args, is_local(storage)).search_all()
+        try:
+            with stop.deferred():
+                Driver(search, study, runner, jobs, args).search_all()
+        except optuna.exceptions.StorageInternalError as error:
+            raise UserError(f"{cannot_be_reached(storage, error)} The same command goes on.") from None
     print(FORMATS["markdown"](*make_table(merge_seeds(find_experiments(parent_dir)))))
     logger.info("A page of it: python synthesize_results.py --parent_dir %s --html report.html", parent_dir)
     write_best(search, study, args.data_dir)

@@ -9,17 +9,18 @@ import os
 import socket
 import time
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import quote
 
 import numpy as np
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.storages._heartbeat import is_heartbeat_enabled
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 from pydantic import Field
 from sqlalchemy import make_url
 from sqlalchemy.exc import ArgumentError, IntegrityError, ProgrammingError
@@ -67,6 +68,34 @@ class Search:
         fixed = {name: value for name, value in self.params.model_dump().items() if name not in MAY_CHANGE}
         return {**fixed, "metric": self.metric, "goal": self.goal, "seeds": self.seeds, **space}
 
+    @property
+    def first_rung(self) -> int:
+        """The epoch after which a run is judged for the first time."""
+        searched = self.space.get("num_epochs")
+        if isinstance(searched, CategoricalDistribution):
+            return max(1, min(map(int, searched.choices)) // 4)  # type: ignore[arg-type]
+        return max(1, (searched.low if isinstance(searched, IntDistribution) else self.params.num_epochs) // 4)
+
+    def setting_of(self, params: Mapping[str, Any]) -> dict[str, Any]:
+        """What is trained with: of a continuous range three digits, so that a folder's name says the value."""
+        setting = dict(params)
+        for name, values in self.space.items():
+            if isinstance(values, FloatDistribution):
+                value = float(f"{params[name]:.3g}") if values.step is None else round(params[name], 12)
+                setting[name] = min(max(value, values.low), values.high)
+        return setting
+
+    def folders_of(self, setting: Mapping[str, Any]) -> list[Path]:
+        """The folders of a setting's runs, one per seed: learning_rate_0.001-batch_size_32."""
+        name = "-".join(f"{key}_{show(value)}" for key, value in setting.items())
+        seeds = [self.params.seed + i for i in range(self.seeds)]
+        return [self.parent_dir / (name if self.seeds == 1 else f"{name}-seed_{seed}") for seed in seeds]
+
+
+def show(value: Any) -> str:
+    text = f"{value:.12g}" if isinstance(value, float) else str(value)
+    return "".join(letter if letter.isalnum() or letter in "._-+" else "_" for letter in text)
+
 
 def read_search(parent_dir: Path, assignments: list[str], method: str | None, num_trials: int | None) -> Search:
     """The search of `parent_dir`: its search.json, or a grid of `key=value,value` assignments.
@@ -78,7 +107,10 @@ def read_search(parent_dir: Path, assignments: list[str], method: str | None, nu
     params = check_params(base)
     path = parent_dir / "search.json"
     if assignments:
-        file = JsonFile(path, {"method": "grid", "space": dict(map(split_assignment, assignments))})
+        choices = dict(map(split_assignment, assignments))
+        if len(choices) < len(assignments):
+            raise UserError(f"--set {' '.join(assignments)}: a parameter twice. Expected key=value,value.")
+        file = JsonFile(path, {"method": "grid", "space": choices})
         file.where, file.heading = dict.fromkeys(file.values, "--set"), f"--set {' '.join(assignments)}"
     elif path.is_file():
         file = JsonFile.read(path)
@@ -106,7 +138,7 @@ def read_search(parent_dir: Path, assignments: list[str], method: str | None, nu
         problems.append("seeds: more than 1, while seed is searched.")
     if not checked.space:
         problems.append("space: empty. Nothing to search.")
-    space = {}
+    space: dict[str, BaseDistribution] = {}
     for name, entry in checked.space.items():
         try:
             space[name] = read_values(name, entry, base, params, checked.method)
@@ -115,10 +147,20 @@ def read_search(parent_dir: Path, assignments: list[str], method: str | None, nu
     if problems:
         count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
         raise UserError("\n  ".join([f"{file.heading or path}: {count}", *problems]))
-    num_trials = checked.num_trials
-    if checked.method == "grid":
-        num_trials = math.prod(len(grid_values(values)) for values in space.values())
-    return Search(parent_dir, checked.method, num_trials, checked.seed, checked.seeds, metric, goal, space, params)
+    settings = math.prod(len(grid_values(values)) for values in space.values()) if checked.method == "grid" else None
+    if settings and num_trials not in (None, settings):
+        raise UserError(f"--num_trials {num_trials}: a grid tries all its settings, here {settings}.")
+    return Search(
+        parent_dir,
+        checked.method,
+        settings or checked.num_trials,
+        checked.seed,
+        checked.seeds,
+        metric,
+        goal,
+        space,
+        params,
+    )
 
 
 def split_assignment(assignment: str) -> tuple[str, list[Any]]:
@@ -208,6 +250,31 @@ def describe_values(values: BaseDistribution) -> str:
 
 STUDY = "search"  # the name of the one in study.db
 HEARTBEAT = 60  # seconds; a trial whose driver has been silent for twice as long is taken over by another
+REDUCTION_FACTOR = 3  # of the trials at a rung one in so many goes on to the next, which has so many times the epochs
+
+
+def study_url(parent_dir: Path) -> str:
+    return f"sqlite:///{quote(str((parent_dir / 'study.db').absolute()), safe='/:')}"
+
+
+def folder_of(url: str) -> Path | None:
+    """Where the file of an SQLite study is; None if the storage is a server.
+
+    Raises:
+        UserError: `url` is none, or there is no such folder.
+    """
+    try:
+        parsed = make_url(url)
+    except ArgumentError:
+        raise UserError("--storage: not a URL such as postgresql://USER:PASSWORD@HOST/DATABASE.") from None
+    if not is_local(url):
+        return None
+    if parsed.database in (None, "", ":memory:"):
+        raise UserError(f"--storage {url}: names no file, so nothing would be kept. Expected sqlite:///FILE.")
+    folder = Path(str(parsed.database)).parent
+    if not folder.is_dir():
+        raise UserError(f"--storage {url}: no folder {folder}.")
+    return folder
 
 
 def open_study(search: Search, url: str, name: str, prune: bool) -> optuna.Study:
@@ -219,19 +286,16 @@ def open_study(search: Search, url: str, name: str, prune: bool) -> optuna.Study
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
     warnings.filterwarnings("ignore", "Heartbeat of storage is supposed")  # `beat` sends them
-    # a third of the trials goes on from each rung to the next, which has three times the epochs (Li et al. 2020,
-    # "A system for massively parallel hyperparameter tuning", algorithm 2)
-    first_rung = max(1, search.params.num_epochs // 4)
-    pruner = optuna.pruners.SuccessiveHalvingPruner(min_resource=first_rung, reduction_factor=3)
-    options: dict[str, Any] = (
-        {}
-        if is_local(url)
-        else {
+    # Li et al. 2020, "A system for massively parallel hyperparameter tuning", algorithm 2
+    pruner = optuna.pruners.SuccessiveHalvingPruner(search.first_rung, REDUCTION_FACTOR)
+    options: dict[str, Any] = {}
+    if not is_local(url):
+        options = {
             "heartbeat_interval": HEARTBEAT,
             "grace_period": 2 * HEARTBEAT,
             "heartbeat_stale_trial_callback": optuna.storages.RetryHeartbeatStaleTrialCallback(),
+            "engine_kwargs": {"pool_pre_ping": True},  # firewalls drop connections that idle through an epoch
         }
-    )
     try:
         try:
             storage = optuna.storages.RDBStorage(with_driver(url), **options)
@@ -302,10 +366,7 @@ def with_driver(url: str) -> str:
 
 def cannot_be_reached(url: str, error: Exception) -> UserError:
     """Names the host, and never the password, wherever in the URL it stands."""
-    try:
-        parsed = make_url(url)
-    except ArgumentError:
-        return UserError("--storage: not a URL such as postgresql://USER:PASSWORD@HOST/DATABASE.")
+    parsed = make_url(url)
     line = (str(error).strip() or type(error).__name__).split("\n")[0]
     for secret in (parsed.password, parsed.query.get("password")):
         line = line.replace(str(secret), "***") if secret else line
@@ -316,13 +377,7 @@ def cannot_be_reached(url: str, error: Exception) -> UserError:
 def ask(study: optuna.Study, search: Search) -> optuna.Trial | None:
     """The next setting: a function of the seed, the trial's number, and what is known by now. None if all are tried."""
     trials = study.get_trials(deepcopy=False)
-    is_grid = search.method == "grid"
-    if is_grid and not any(trial.state == TrialState.WAITING for trial in trials):
-        return None
-    # not counted: trials that a silent driver left, since they begin again
-    lost = sum(trial.state == TrialState.FAIL and "reason" not in trial.user_attrs for trial in trials)
-    waiting = sum(trial.state == TrialState.WAITING for trial in trials)
-    if not is_grid and not waiting and len(trials) - lost >= search.num_trials:
+    if not any(trial.state == TrialState.WAITING for trial in trials) and is_enough(search, trials):
         return None
     seed = int(np.random.SeedSequence([search.seed, len(trials)]).generate_state(1)[0])
     if search.method == "tpe":
@@ -331,53 +386,51 @@ def ask(study: optuna.Study, search: Search) -> optuna.Trial | None:
     else:
         study.sampler = optuna.samplers.RandomSampler(seed=seed)
     trial = study.ask(search.space)
-    if (
-        is_grid and "fixed_params" not in study.get_trials(deepcopy=False)[trial.number].system_attrs
-    ):  # another driver was quicker, so this one was drawn
-        study.tell(trial, state=TrialState.FAIL)
-        return None
+    if is_shared(study):
+        trials = study.get_trials(deepcopy=False)
+        if "fixed_params" not in trials[trial.number].system_attrs and is_enough(search, trials[: trial.number]):
+            study.tell(trial, state=TrialState.FAIL)  # another driver was quicker
+            return None
     trial.set_user_attr("driver", [socket.gethostname(), os.getpid()])
     beat(study, [trial])
     return trial
 
 
-def left_behind(study: optuna.Study, search: Search) -> list[optuna.Trial]:
-    """The trials of a driver that was killed, for whoever has the lock of a study.db: then no other driver lives."""
+def is_enough(search: Search, trials: Sequence[FrozenTrial]) -> bool:
+    """Whether no setting is to be drawn any more. Those of a grid never are: they were entered at the beginning."""
+    return search.method == "grid" or sum(not is_lost(trial) for trial in trials) >= search.num_trials
+
+
+def is_lost(trial: FrozenTrial) -> bool:
+    """Whether a driver lost it: it fell silent, and the trial began again as another; or it was quicker than needed."""
+    return trial.state == TrialState.FAIL and "reason" not in trial.user_attrs
+
+
+def left_behind(study: optuna.Study, search: Search) -> list[tuple[optuna.Trial, int]]:
+    """The trials of a driver that was killed, and how often each was judged.
+
+    For whoever has the lock of a study.db: then no other driver lives.
+    """
+    if is_shared(study):
+        return []  # `beat` sees to them
     trials = []
     for frozen in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
         trial = optuna.Trial(study, frozen._trial_id)
         for name, values in search.space.items():
             trial._suggest(name, values)  # what is stored, or is missing if it was killed while it asked
-        trials.append(trial)
+        trials.append((trial, len(frozen.intermediate_values)))
     return trials
 
 
 def beat(study: optuna.Study, trials: Iterable[optuna.Trial]) -> None:
     """Say that these trials are still being run, and let those of drivers that say nothing any more begin again."""
-    storage: Any = study._storage
-    if is_heartbeat_enabled(storage):
+    if is_shared(study):
+        storage: Any = study._storage
         for trial in trials:
             storage.record_heartbeat(trial._trial_id)
         optuna.storages.fail_stale_trials(study)
 
 
-def setting_of(search: Search, params: Mapping[str, Any]) -> dict[str, Any]:
-    """What is trained with: of a continuous range three digits, so that a folder's name says the value."""
-    setting = dict(params)
-    for name, values in search.space.items():
-        if isinstance(values, FloatDistribution):
-            value = float(f"{params[name]:.3g}") if values.step is None else round(params[name], 12)
-            setting[name] = min(max(value, values.low), values.high)
-    return setting
-
-
-def folder_names(search: Search, setting: Mapping[str, Any]) -> list[str]:
-    """The folders of a setting's runs, one per seed: learning_rate_0.001-batch_size_32."""
-    name = "-".join(f"{key}_{show(value)}" for key, value in setting.items())
-    seeds = [search.params.seed + i for i in range(search.seeds)]
-    return [name] if search.seeds == 1 else [f"{name}-seed_{seed}" for seed in seeds]
-
-
-def show(value: Any) -> str:
-    text = f"{value:.12g}" if isinstance(value, float) else str(value)
-    return "".join(letter if letter.isalnum() or letter in "._-+" else "_" for letter in text)
+def is_shared(study: optuna.Study) -> bool:
+    """Whether other machines may be at it too."""
+    return is_heartbeat_enabled(study._storage)

@@ -227,10 +227,13 @@ def main() -> None:
 
         ranked = [best_first(group) for group in groups.values()]
         if args.plot:
+            drawn = []
             for group in ranked:
                 name = "results.png" if len(ranked) == 1 else f"results_{group[0].params.get('task')}.png"
-                results_page.draw(group, parent_dir, parent_dir / name)
-                logger.info("%s", parent_dir / name)
+                drawn += [parent_dir / name] * results_page.draw(group, parent_dir, parent_dir / name)
+            if not drawn:
+                raise UserError(f"{parent_dir}: no experiment here was trained, so there is nothing to draw.")
+            logger.info("%s", ", ".join(map(str, drawn)))
         if args.html:
             try:
                 results_page.write_page([(group, *make_table(group)) for group in ranked], parent_dir, Path(args.html))

@@ -16,7 +16,13 @@ from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
+from utils import UserError, run_command
+
 CONSOLE = "console.txt"  # what a run says, in its folder
+UNKNOWN = 255  # multiprocessing's exit status of a process whose end nobody saw
+SERVER_DIED = (
+    "The process that starts the runs was killed (out of memory?). Its runs save and stop; the same command goes on."
+)
 
 
 def choose_jobs(jobs: int | None, gpus: list[str]) -> int:
@@ -56,7 +62,10 @@ class Runner:
     def start(self, folder: Path, flags: list[str], slot: int) -> Run:
         gpu = self.gpus[slot % len(self.gpus)] if self.gpus else None
         process = self.context.Process(target=run_train, args=(str(folder), flags, gpu), daemon=False)
-        process.start()
+        try:
+            process.start()
+        except (EOFError, ConnectionError):
+            raise UserError(SERVER_DIED) from None
         return Run(folder, process)
 
 
@@ -70,6 +79,13 @@ class Run:
         self.epochs_before = len(lines_of(folder / "history.jsonl"))  # that an earlier process trained
         self.started = time.monotonic()
         self.is_stopped = False
+
+    @property
+    def status(self) -> int | None:
+        """The exit status; None while it runs. Raises UserError if nobody will ever know it."""
+        if self.process.exitcode == UNKNOWN:
+            raise UserError(SERVER_DIED)
+        return self.process.exitcode
 
     def read_history(self) -> list[dict[str, Any]]:
         """The entries of the epochs that are new since the last call."""
@@ -111,7 +127,6 @@ def run_train(folder: str, flags: list[str], gpu: str | None) -> None:
     threading.Thread(target=stop_with_driver, daemon=True).start()
 
     import train
-    from utils import run_command
 
     sys.argv = ["train.py", "--model_dir", folder, *flags]
     run_command(train.main)

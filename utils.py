@@ -67,11 +67,22 @@ def run_command(main: Callable[[], None]) -> None:
         elif isinstance(error, OSError) and error.errno in (*DISK_FULL, errno.EROFS, errno.EACCES):
             report(explain(error))
             status = 2
+        elif is_out_of_memory(error):
+            first = (str(error).strip() or "no more to be had").split("\n")[0]
+            report(UserError(f"Out of memory ({first}). In training, a smaller batch_size or network needs less."))
+            status = 2
         else:
             logger.exception("This is a bug in the program, not in what it was given:")
             status = 1
     if status:  # outside, where the error and all that it holds, such as loaders with workers, is gone
         sys.exit(status)
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Of the process (NumPy and torch say it differently) or of the device."""
+    return isinstance(error, MemoryError) or any(
+        sign in f"{type(error).__name__} {error}" for sign in ("OutOfMemoryError", "can't allocate memory")
+    )
 
 
 def _report_thread(problem: Any) -> None:

@@ -100,8 +100,8 @@ def many_trials(folder: Path, data_dir: str, count: int) -> None:
     distribution = search.space["learning_rate"]
     params = search.params.model_dump()
     for i in range(count):
-        rate = 1e-4 + i * (0.1 - 2e-4) / count
-        trial = parent / f"learning_rate_{rate:.6f}"
+        rate = round(1e-4 * (i + 1), 6)
+        trial = search.folders_of({"learning_rate": rate})[0]
         trial.mkdir()
         metrics = {"epoch": 3, "loss": 0.5, "f1": i / count, "accuracy": 0.9, "precision": 0.5, "recall": 0.5}
         run_json = {"status": "finished", "monitor": "f1", "params": params | {"learning_rate": rate}}
@@ -121,7 +121,6 @@ def many_trials(folder: Path, data_dir: str, count: int) -> None:
                 value=i / count,
                 params={"learning_rate": rate},
                 distributions={"learning_rate": distribution},
-                user_attrs={"folder": trial.name, "setting": {"learning_rate": rate}},
             )
         )
     table = statistics.median(run("synthesize_results.py", "--parent_dir", parent) for _ in range(3))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import json
 import os
@@ -12,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import types
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -23,6 +25,7 @@ from sqlalchemy import text
 
 import searches
 from tests.conftest import ROOT, Result, assert_same_weights, read_json, refused, run, train_ok, write_params
+from trials import Runner, choose_jobs, list_gpus
 from utils import locked
 
 Parent = Callable[..., Path]
@@ -53,6 +56,10 @@ def search(parent_dir: Path, *flags: Any) -> Result:
 
 def trials(parent_dir: Path) -> list[optuna.trial.FrozenTrial]:
     return optuna.load_study(study_name=parent_dir.name, storage=f"sqlite:///{parent_dir / 'study.db'}").trials
+
+
+def name_of(trial: optuna.trial.FrozenTrial) -> str:
+    return "-".join(f"{k}_{v:.3g}" if isinstance(v, float) else f"{k}_{v}" for k, v in trial.params.items())
 
 
 def states(parent_dir: Path) -> list[str]:
@@ -89,7 +96,7 @@ def test_a_grid_from_the_command_line(parent: Parent, tmp_path: Path) -> None:
 
     found = trials(folder)
     values = {name: read_json(folder / name / "metrics_eval_best_weights.json")["accuracy"] for name in names}
-    assert {trial.user_attrs["folder"]: trial.value for trial in found} == values
+    assert {name_of(trial): trial.value for trial in found} == values
     best = max(values.values())
     assert f"Best: accuracy {best:.4f}" in result.out
     assert read_json(folder / "best" / "params.json") in [read_json(folder / n / "params.json") for n in names]
@@ -121,9 +128,8 @@ def test_ranges(parent: Parent, method: str) -> None:
     assert result.status == 0, result.err
     assert states(folder) == ["COMPLETE"] * 3
     for trial in trials(folder):
-        params = read_json(folder / trial.user_attrs["folder"] / "params.json")
-        name = f"learning_rate_{params['learning_rate']:.3g}-num_channels_{params['num_channels']}"
-        assert trial.user_attrs["folder"].startswith(name)
+        params = read_json(folder / name_of(trial) / "params.json")
+        assert name_of(trial).startswith(f"learning_rate_{params['learning_rate']:.3g}-num_channels_")
         assert params["num_channels"] in (2, 4, 6)
         assert params["dropout_rate"] in (0.1, 0.3, 0.5)
         assert params["learning_rate"] == float(f"{trial.params['learning_rate']:.3g}")
@@ -138,11 +144,11 @@ def test_values_are_those_that_are_written(parent: Parent) -> None:
     checked = searches.read_search(folder, [], None, None)
     assert checked.num_trials == 8
     assert searches.grid_values(checked.space["learning_rate"]) == [0.1, 0.1001, 0.1002, 0.1003]
-    setting = searches.setting_of(checked, {"momentum": 0.9995, "learning_rate": 0.1003})
-    assert searches.folder_names(checked, setting) == ["momentum_0.9995-learning_rate_0.1003"]
+    setting = checked.setting_of({"momentum": 0.9995, "learning_rate": 0.1003})
+    assert checked.folders_of(setting) == [folder / "momentum_0.9995-learning_rate_0.1003"]
     narrow = parent({}, space={"learning_rate": {"min": 0.123456, "max": 0.1235}})
     checked = searches.read_search(narrow, [], None, None)
-    assert searches.setting_of(checked, {"learning_rate": 0.12346})["learning_rate"] == 0.123456  # not below its range
+    assert checked.setting_of({"learning_rate": 0.12346})["learning_rate"] == 0.123456  # not below its range
 
 
 def test_a_driver_on_another_host_left_a_trial(parent: Parent) -> None:
@@ -228,7 +234,7 @@ def test_bad_trials_are_pruned(parent: Parent) -> None:
     pruned = [trial for trial in trials(folder) if trial.state == TrialState.PRUNED]
     assert len(pruned) >= 2
     for trial in pruned:
-        run_folder = folder / trial.user_attrs["folder"]
+        run_folder = folder / name_of(trial)
         assert read_json(run_folder / "run.json")["status"] == "pruned"
         assert 1 <= len((run_folder / "history.jsonl").read_text().splitlines()) < 9
         assert list((run_folder / "last_weights").glob("*.pt"))
@@ -271,13 +277,118 @@ def test_a_killed_driver_leaves_no_orphans_and_loses_nothing(parent: Parent, tmp
     assert states(folder) == ["RUNNING"] * 2
 
     process = subprocess.Popen(command(folder, "--no_prune"), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    wait_until(lambda: all((f / "train.log").read_text().count("Going on") for f in folders))
+    wait_until(lambda: all("Going on" in (f / "train.log").read_text() for f in folders))
     process.send_signal(signal.SIGTERM)
     _, err = process.communicate(timeout=120)
     assert process.returncode == 143
     assert b"Traceback" not in err
     assert states(folder) == ["RUNNING"] * 2
     assert [read_json(f / "run.json")["status"] for f in folders] == ["interrupted"] * 2
+
+
+def test_never_more_at_once_than_asked(parent: Parent) -> None:
+    """Also while the runs of a driver that was killed are still saving."""
+    rates = [1e-3, 2e-3, 3e-3, 4e-3, 5e-3]
+    folder = parent({"num_epochs": 60}, method="grid", space={"learning_rate": rates})
+    most = 0
+    for is_killed in (True, True, False):
+        process = subprocess.Popen(command(folder, "--no_prune"), cwd=ROOT, stdout=subprocess.DEVNULL)
+        since = time.monotonic()
+        while process.poll() is None:
+            most = max(most, len([path for path in folder.glob("*/.lock.json") if path.parent != folder]))
+            if is_killed and time.monotonic() > since + 6:
+                process.kill()
+            time.sleep(0.01)
+    assert process.returncode == 0
+    assert most == 2
+    assert states(folder) == ["COMPLETE"] * 5
+
+
+def test_seeds_go_on_where_they_were(parent: Parent) -> None:
+    """Seeds that are done are not trained again."""
+    folder = parent({"num_epochs": 60, "seed": 7}, method="grid", space={"learning_rate": [1e-3]}, seeds=3)
+    second = folder / "learning_rate_0.001-seed_8"
+    process = subprocess.Popen(command(folder), cwd=ROOT, stdout=subprocess.DEVNULL)
+    wait_until(lambda: (second / "history.jsonl").exists())
+    process.kill()
+    process.wait()
+    first = folder / "learning_rate_0.001-seed_7"
+    before = sorted((path, path.stat().st_mtime_ns) for path in first.rglob("*.pt"))
+    assert before
+    result = search(folder)
+    assert result.status == 0, result.err
+    assert sorted((path, path.stat().st_mtime_ns) for path in first.rglob("*.pt")) == before
+    assert "Going on" in (second / "train.log").read_text()
+    values = [
+        read_json(folder / f"learning_rate_0.001-seed_{seed}" / "metrics_eval_best_weights.json")["accuracy"]
+        for seed in (7, 8, 9)
+    ]
+    assert trials(folder)[0].value == pytest.approx(sum(values) / 3)
+
+
+def test_the_process_that_starts_runs_is_killed(parent: Parent) -> None:
+    """Nothing is recorded of trials whose end nobody saw; they go on."""
+    folder = parent({"num_epochs": 400}, method="grid", space={"learning_rate": [1e-3, 1e-2]})
+    process = subprocess.Popen(command(folder), cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    folders = [folder / "learning_rate_0.001", folder / "learning_rate_0.01"]
+    wait_until(lambda: all((f / "history.jsonl").exists() for f in folders))
+    runs = [read_json(f / ".lock.json")["process"] for f in folders]
+    server = int(Path(f"/proc/{runs[0]}/stat").read_text().rpartition(")")[2].split()[1])
+    os.kill(server, signal.SIGKILL)
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 2
+    assert "The process that starts the runs was killed" in err
+    wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in runs))
+    assert states(folder) == ["RUNNING"] * 2
+    assert [read_json(f / "run.json")["status"] for f in folders] == ["interrupted"] * 2
+
+
+def test_out_of_memory(parent: Parent) -> None:
+    folder = parent({"num_epochs": 1}, method="grid", space={"num_channels": [2, 1_000_000]})
+    result = search(folder)
+    assert result.status == 0, result.err
+    assert sorted(states(folder)) == ["COMPLETE", "FAIL"]
+    assert "can't allocate memory" in result.out
+    assert "a smaller batch_size or network" in (folder / "num_channels_1000000" / "console.txt").read_text()
+
+
+@pytest.mark.parametrize("searched", [[4, 60], {"min": 4, "max": 60}])
+def test_the_first_rung_is_within_the_shortest_run(parent: Parent, searched: Any) -> None:
+    folder = parent({"num_epochs": 100}, method="random", space={"num_epochs": searched})
+    assert searches.read_search(folder, [], None, None).first_rung == 1
+    (folder / "search.json").write_text(json.dumps({"space": {"learning_rate": [1e-3, 1e-2]}}))
+    assert searches.read_search(folder, [], None, None).first_rung == 25
+
+
+def test_each_run_has_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """`nvidia-smi` is a script here; which of them a run sees is set before it imports torch's CUDA."""
+    script = tmp_path / "nvidia-smi"
+    script.write_text("#!/bin/sh\nprintf '0\\n1\\n2\\n'\n")
+    script.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert list_gpus() == ["0", "1", "2"]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,GPU-8ab")
+    assert list_gpus() == ["2", "GPU-8ab"]
+    assert choose_jobs(None, list_gpus()) == 2
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")
+    assert list_gpus() == []
+    assert choose_jobs(3, ["0"]) == 3
+
+    started = []
+
+    class Process:
+        def __init__(self, args: tuple[Any, ...], **_: Any):
+            started.append(args[2])
+
+        def start(self) -> None:
+            pass
+
+    runner = Runner.__new__(Runner)
+    runner.gpus, runner.context = ["2", "GPU-8ab"], types.SimpleNamespace(Process=Process)
+    for slot in range(3):
+        runner.start(tmp_path, [], slot)
+    assert started == ["2", "GPU-8ab", "2"]
 
 
 def wait_until(condition: Callable[[], bool]) -> None:
@@ -347,7 +458,26 @@ def test_bad_input(parent: Parent, tmp_path: Path) -> None:
         result = run("search_hyperparams", *good, "--storage", url)
         refused(result, "--storage")
         assert "secret" not in result.err + result.out
+    for url, word in (
+        ("sqlite://", "names no file"),
+        (f"sqlite:///{tmp_path}/none/study.db", f"no folder {tmp_path}/none"),
+        ("oracle://me:secret@host/db", "cannot be reached"),
+    ):
+        refused(run("search_hyperparams", *good, "--storage", url), word)
+    refused(run("search_hyperparams", *good, "--num_trials", 5), "a grid tries all its settings, here 2")
+    refused(run("search_hyperparams", *good, "learning_rate=1"), "a parameter twice")
     assert [path.name for path in folder.iterdir()] == ["params.json"]
+
+
+@pytest.mark.parametrize("name", ["what?", "{now}", "100%20", "a b #1"])
+def test_odd_names(parent: Parent, tmp_path: Path, name: str) -> None:
+    """What means something in a URL means nothing in a folder's name."""
+    folder = parent({"num_epochs": 1}, method="grid", space={"learning_rate": [1e-3]}).rename(tmp_path / name)
+    before = set(tmp_path.iterdir())
+    result = search(folder)
+    assert result.status == 0, result.err
+    assert (folder / "study.db").is_file()
+    assert set(tmp_path.iterdir()) == before
 
 
 def test_two_drivers_and_another_space(parent: Parent) -> None:
@@ -387,7 +517,8 @@ def postgres(tmp_path: Path) -> Iterator[str]:
     try:
         yield f"postgresql://me:secret@127.0.0.1:{port}/postgres"
     finally:
-        call("pg_ctl", "-D", f"{folder}/db", "-m", "immediate", "stop")
+        with contextlib.suppress(subprocess.CalledProcessError):  # the test itself has stopped it
+            call("pg_ctl", "-D", f"{folder}/db", "-m", "immediate", "stop")
         shutil.rmtree(folder)
 
 
@@ -405,6 +536,44 @@ def test_two_drivers_share_a_study(parent: Parent, postgres: str) -> None:
     assert {trial.state.name for trial in found} == {"COMPLETE"}
     assert len({tuple(trial.user_attrs["driver"]) for trial in found}) == 2
     assert not (folder / "study.db").exists()
+
+
+def test_a_driver_that_draws_one_too_many(parent: Parent, postgres: str) -> None:
+    """Two drivers may both see that one trial is left. The later one takes its own back."""
+    folder = parent({}, method="random", num_trials=1, space={"learning_rate": {"min": 1e-3, "max": 1e-2}})
+    space = searches.read_search(folder, [], None, None)
+    study = searches.open_study(space, postgres, "search", prune=False)
+    ask_of_study = study.ask
+
+    def ask_late(*args: Any) -> optuna.Trial:
+        study.ask = ask_of_study  # type: ignore[method-assign]
+        assert searches.ask(study, space) is not None  # the other driver
+        return ask_of_study(*args)
+
+    study.ask = ask_late  # type: ignore[method-assign,assignment]
+    assert searches.ask(study, space) is None
+    assert searches.ask(study, space) is None
+    assert [trial.state.name for trial in study.trials] == ["RUNNING", "FAIL"]
+    assert searches.is_lost(study.trials[1])
+
+
+def test_the_database_goes_away(parent: Parent, postgres: str, tmp_path: Path) -> None:
+    """The runs save and stop, and go on once it is back."""
+    folder = parent({"num_epochs": 400}, method="grid", space={"learning_rate": [1e-3]})
+    words = command(folder, "--storage", postgres, "--no_prune")
+    process = subprocess.Popen(words, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    wait_until(lambda: (folder / "learning_rate_0.001" / "history.jsonl").exists())
+    port = postgres.rpartition(":")[2].partition("/")[0]
+    for status in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            if f"-p\0{port}" in status.read_text():
+                os.kill(int(status.parent.name), signal.SIGQUIT)  # "immediate": as if the machine had failed
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 2, err
+    assert "cannot be reached" in err
+    assert "The same command goes on." in err
+    assert "secret" not in err
+    assert read_json(folder / "learning_rate_0.001" / "run.json")["status"] == "interrupted"
 
 
 def test_a_driver_that_fell_silent(parent: Parent, postgres: str) -> None:

@@ -187,6 +187,8 @@ def test_a_picture(tmp_path: Path) -> None:
     assert "results.png" in table(tmp_path, "--plot")
     with Image.open(tmp_path / "results.png") as image:
         assert image.width > 1000
+    finished(tmp_path / "tagger", metrics=None, task="sequence_tagging")
+    assert table(tmp_path, "--plot").count(".png") == 1  # of the task that was trained
 
 
 def test_what_is_searched_and_on_which_scale(tmp_path: Path) -> None:
