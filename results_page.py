@@ -48,22 +48,40 @@ def is_log(name: str, values: Sequence[Any], parent_dir: Path) -> bool:
     return bool(numbers) and min(numbers) > 0 and max(numbers) / min(numbers) >= 30
 
 
-def read_importance(parent_dir: Path) -> dict[str, float]:
-    """The share of the variance that each parameter explains, by the study that search_hyperparams.py left here."""
+def read_importance(parent_dir: Path) -> tuple[dict[str, float], str]:
+    """How much each parameter decides which trials are the best, by the study that search_hyperparams.py left here.
+
+    PED-ANOVA (Watanabe et al. 2023, "PED-ANOVA: Efficiently quantifying hyperparameter importance in arbitrary
+    subspaces"). Where few trials were trained to the end, the best are those when they were judged first, as all were.
+
+    Returns:
+        name -> share, empty if there are too few trials to say; and "", or " after epoch 2".
+    """
     if not (parent_dir / "study.db").is_file():
-        return {}
+        return {}, ""
     import optuna
 
     from searches import STUDY, study_url
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     try:
-        study = optuna.load_study(study_name=STUDY, storage=study_url(parent_dir))
-        if len(study.get_trials(deepcopy=False, states=[optuna.trial.TrialState.COMPLETE])) < FEWEST_TRIALS:
-            return {}
-        return optuna.importance.get_param_importances(study)
+        study, when = optuna.load_study(study_name=STUDY, storage=study_url(parent_dir)), ""
+        trials = study.get_trials(deepcopy=False)
+        if sum(trial.state == optuna.trial.TrialState.COMPLETE for trial in trials) < FEWEST_TRIALS:
+            first = min((min(trial.intermediate_values) for trial in trials if trial.intermediate_values), default=0)
+            judged = [trial for trial in trials if first in trial.intermediate_values]
+            if len(judged) < FEWEST_TRIALS:
+                return {}, ""
+            study, when = optuna.create_study(direction=study.direction), f" after epoch {first}"
+            for trial in judged:
+                study.add_trial(
+                    optuna.create_trial(
+                        value=trial.intermediate_values[first], params=trial.params, distributions=trial.distributions
+                    )
+                )
+        return optuna.importance.get_param_importances(study), when
     except (KeyError, ValueError, RuntimeError):  # there is no study, or all trials are the same
-        return {}
+        return {}, ""
 
 
 def draw(experiments: Sequence[Experiment], parent_dir: Path, path: Path) -> bool:
@@ -77,7 +95,9 @@ def draw(experiments: Sequence[Experiment], parent_dir: Path, path: Path) -> boo
     searched = searched_params(trained)
     logs = {name: is_log(name, values, parent_dir) for name, values in searched.items()}
     names, values = [e.name for e in trained], [e.metrics.get(metric) for e in trained]
-    draw_results(metric, names, values, curves, searched, logs, read_importance(parent_dir), path)
+    importance, when = read_importance(parent_dir)
+    is_finished = [e.status == "finished" for e in trained]
+    draw_results(metric, names, values, is_finished, curves, searched, logs, importance, when, path)
     return True
 
 
@@ -113,7 +133,7 @@ def write_page(
 def describe(experiment: Experiment, parent_dir: Path) -> dict[str, Any]:
     folder = parent_dir / experiment.name
     history = read_history(folder)
-    names = ["loss", *(name for name in (history[0]["val"] if history else {}) if name != "loss")][:3]
+    names = list(dict.fromkeys(["loss", experiment.monitor, *(history[0]["val"] if history else [])]))[:3]
     picture = ""
     with contextlib.suppress(FileNotFoundError):
         picture = base64.b64encode((folder / "confusion_matrix.png").read_bytes()).decode()

@@ -1,7 +1,7 @@
 """What a search costs: against the same runs one after another, in the driver, and with very many trials.
 
 python -m benchmarks.search_speed --data_dir data/ner
-python -m benchmarks.search_speed --images data/64x64_SIGNS    # and what TPE finds, against a grid: an hour
+python -m benchmarks.search_speed --images data/64x64_SIGNS    # and what TPE finds, against a grid
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import statistics
 import subprocess
 import sys
@@ -33,17 +34,19 @@ def run(*words: Any) -> float:
     return time.perf_counter() - start
 
 
-def cpu_seconds(process: subprocess.Popen[bytes]) -> float:
-    """CPU time of a process alone, without its children, watched until it ends."""
-    seconds = 0.0
+def run_search(parent: Path, *flags: Any) -> tuple[float, float]:
+    """Wall time of a search in seconds, and its driver's share (without the runs) of all cores' time meanwhile."""
+    words = [sys.executable, "search_hyperparams.py", "--parent_dir", parent, *flags]
+    start = time.perf_counter()
+    process = subprocess.Popen(list(map(str, words)), cwd=ROOT, stdout=subprocess.DEVNULL)
+    driver = 0.0
     while process.poll() is None:
-        try:
-            fields = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()
-        except (FileNotFoundError, ProcessLookupError):
-            break
-        seconds = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        fields = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()
+        driver = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
         time.sleep(0.05)
-    return seconds
+    seconds = time.perf_counter() - start
+    assert process.returncode == 0
+    return seconds, driver / seconds / (os.cpu_count() or 1)
 
 
 def write_parent(folder: Path, base: str, data_dir: str, **changes: Any) -> Path:
@@ -63,12 +66,8 @@ def compare_sweep(folder: Path, data_dir: str, rounds: int) -> None:
     ratios, shares = [], []
     for i in range(rounds):
         parent = write_parent(folder / f"sweep{i}", "ner_lstm", data_dir, num_epochs=3)
-        words = ["search_hyperparams.py", "--parent_dir", parent, "--no_prune", "--set", *GRID]
-        start = time.perf_counter()
-        process = subprocess.Popen([sys.executable, *map(str, words)], cwd=ROOT, stdout=subprocess.DEVNULL)
-        driver = cpu_seconds(process)
-        assert process.wait() == 0
-        sweep = time.perf_counter() - start
+        sweep, share = run_search(parent, "--no_prune", "--set", *GRID)
+        shares.append(share)
         names = list(values_of(parent, "f1"))
         single = folder / f"single{i}"
         seconds = 0.0
@@ -80,14 +79,24 @@ def compare_sweep(folder: Path, data_dir: str, rounds: int) -> None:
         ours, theirs = values_of(parent, "f1"), values_of(single, "f1")
         largest = max(abs(ours[name] - theirs[name]) for name in names)
         ratios.append(seconds / sweep)
-        shares.append(driver / (sweep * (os.cpu_count() or 1)))
         print(
             f"  {len(names)} trials: sweep {sweep:.1f} s, train.py one after another {seconds:.1f} s:"
-            f" {ratios[-1]:.2f}x; largest difference of F1 {largest:.4f}; driver {driver:.1f} s of CPU,"
-            f" {shares[-1]:.1%} of all cores' time",
+            f" {ratios[-1]:.2f}x; largest difference of F1 {largest:.4f};"
+            f" driver {share:.1%} of all cores' time",
             flush=True,
         )
     print(f"  median {statistics.median(ratios):.2f}x, driver {statistics.median(shares):.1%}")
+
+
+def shipped_searches(folder: Path, data_dirs: dict[str, str]) -> None:
+    """The share of the driver in the searches that experiments/ holds."""
+    for name, data_dir in data_dirs.items():
+        parent = folder / name
+        parent.mkdir()
+        for file in ("params.json", "search.json"):
+            shutil.copy(ROOT / "experiments" / name / file, parent)
+        seconds, share = run_search(parent, "--data_dir", Path(data_dir).absolute())
+        print(f"  experiments/{name}: {seconds:.0f} s, driver {share:.1%} of all cores' time", flush=True)
 
 
 def many_trials(folder: Path, data_dir: str, count: int) -> None:
@@ -143,21 +152,16 @@ def compare_methods(folder: Path, images: str, seeds: list[int]) -> None:
     grid = ["learning_rate=3e-4,3e-3,3e-2", "batch_size=16,32,64", "dropout_rate=0,0.3,0.6"]
     changes = {"num_epochs": 8, "warmup_epochs": 2, "num_channels": 16}
     parent = write_parent(folder / "grid", "base_model", images, **changes)
-    grid_seconds = run("search_hyperparams.py", "--parent_dir", parent, "--no_prune", "--set", *grid)
+    grid_seconds, _ = run_search(parent, "--no_prune", "--set", *grid)
     best = max(values_of(parent, "accuracy").values())
     print(f"  grid of 27: best accuracy on val {best:.4f}, {grid_seconds:.0f} s", flush=True)
     for seed in seeds:
         parent = write_parent(folder / f"tpe{seed}", "base_model", images, **changes)
         search_file = {"num_trials": 27, "seed": seed, "space": space}
         (parent / "search.json").write_text(json.dumps(search_file))
-        start = time.perf_counter()
-        words = [sys.executable, "search_hyperparams.py", "--parent_dir", str(parent)]
-        process = subprocess.Popen(words, cwd=ROOT, stdout=subprocess.DEVNULL)
-        driver = cpu_seconds(process)
-        seconds = time.perf_counter() - start
+        seconds, share = run_search(parent)
         found = max(values_of(parent, "accuracy").values())
         verdict = "as good" if found >= best else "worse"
-        share = driver / seconds / (os.cpu_count() or 1)
         print(f"  tpe, seed {seed}: {found:.4f} ({verdict}), {seconds:.0f} s,", end=" ")
         print(f"{seconds / grid_seconds:.2f} of the grid's; driver {share:.1%} of all cores' time", flush=True)
 
@@ -165,7 +169,7 @@ def compare_methods(folder: Path, images: str, seeds: list[int]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data_dir", default="data/ner", help="built data set of tagged text (%(default)s)")
-    parser.add_argument("--images", help="built data set of images, for the comparison of methods")
+    parser.add_argument("--images", help="built data set of images, for the shipped searches and the methods")
     parser.add_argument("--rounds", type=int, default=3, help="sweeps (%(default)s)")
     parser.add_argument("--trials", type=int, default=1000, help="finished trials in one parent (%(default)s)")
     parser.add_argument("--seeds", nargs="*", type=int, default=[230, 231, 232, 233, 234], help="of TPE (%(default)s)")
@@ -175,6 +179,7 @@ def main() -> None:
         compare_sweep(Path(name), args.data_dir, args.rounds)
         many_trials(Path(name), args.data_dir, args.trials)
         if args.images:
+            shipped_searches(Path(name), {"learning_rate": args.images, "ner_search": args.data_dir})
             compare_methods(Path(name), args.images, args.seeds)
 
 

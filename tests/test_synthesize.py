@@ -11,12 +11,15 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+import optuna
 import pytest
+from optuna.distributions import BaseDistribution, IntDistribution
 from PIL import Image
 
 import results_page
+import searches
 import synthesize_results
-from tests.conftest import refused, run, write_params
+from tests.conftest import read_json, refused, run, write_params
 
 
 def table(parent: Path, *flags: str) -> str:
@@ -189,6 +192,39 @@ def test_a_picture(tmp_path: Path) -> None:
         assert image.width > 1000
     finished(tmp_path / "tagger", metrics=None, task="sequence_tagging")
     assert table(tmp_path, "--plot").count(".png") == 1  # of the task that was trained
+
+
+@pytest.mark.parametrize(("num_finished", "when"), [(8, ""), (3, " after epoch 2")])
+def test_importance_of_parameters(tmp_path: Path, num_finished: int, when: str) -> None:
+    """By what was reached in the end; if most trials were pruned, by what all had reached when judged first."""
+    assert results_page.read_importance(tmp_path) == ({}, "")
+    url = searches.study_url(tmp_path)
+    study = optuna.create_study(study_name=searches.STUDY, storage=url, direction="maximize")
+    study.tell(study.ask(), state=optuna.trial.TrialState.FAIL)  # killed while it was asking
+    space: dict[str, BaseDistribution] = {"matters": IntDistribution(0, 3), "does_not": IntDistribution(0, 3)}
+    for i in range(16):
+        study.enqueue_trial({"matters": i % 4, "does_not": i // 4})
+        trial = study.ask(space)
+        value = float(-abs(i % 4 - 2))
+        trial.report(value, 2)
+        if i < num_finished:
+            study.tell(trial, value)
+        else:
+            study.tell(trial, state=optuna.trial.TrialState.PRUNED)
+    shares, told = results_page.read_importance(tmp_path)
+    assert told == when
+    assert shares["matters"] > 2 * shares["does_not"]
+
+
+def test_curves_of_the_metric_that_was_chosen(tmp_path: Path) -> None:
+    """A page shows few of many metrics, but always the one by which experiments are judged."""
+    folder = finished(tmp_path / "a", metrics={"recall": 0.5, "epoch": 1})
+    metrics = {"loss": 1.0, "accuracy": 0.9, "f1": 0.4, "precision": 0.3, "recall": 0.5}
+    (folder / "history.jsonl").write_text(json.dumps({"epoch": 1, "train": metrics, "val": metrics}) + "\n")
+    run_json = read_json(folder / "run.json") | {"monitor": "recall"}
+    (folder / "run.json").write_text(json.dumps(run_json))
+    (experiment,) = synthesize_results.find_experiments(tmp_path)
+    assert list(results_page.describe(experiment, tmp_path)["curves"]) == ["loss", "recall", "accuracy"]
 
 
 def test_what_is_searched_and_on_which_scale(tmp_path: Path) -> None:
