@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from model import read_history
 from model.plots import draw_results
 from utils import write_atomically
 
@@ -19,14 +20,6 @@ if TYPE_CHECKING:
 
 FEWEST_TRIALS = 8  # that say something of a parameter's importance
 TEMPLATE = Path(__file__).parent / "model" / "results_page.html"
-
-
-def read_history(folder: Path) -> list[dict[str, Any]]:
-    """An entry per epoch; none where there is no history, or it is torn."""
-    try:
-        return [json.loads(line) for line in (folder / "history.jsonl").read_text().splitlines()]
-    except (OSError, ValueError):
-        return []
 
 
 def searched_params(experiments: Sequence[Experiment]) -> dict[str, list[Any]]:

@@ -23,7 +23,7 @@ from model import Task, check_same_data, read_run
 from model.hardware import choose_precision
 from model.metrics import Totals
 from model.optimizers import Schedule, make_optimizer
-from model.params import TrainingParams
+from model.params import WITHOUT_EFFECT, TrainingParams
 from utils import (
     LOCK,
     LOCK_HOLDER,
@@ -43,14 +43,7 @@ from utils import (
 # ------------------------------------------------------------------------------------- where to start
 
 # what may change between an interrupted run and its continuation
-MAY_CHANGE = {
-    "data_dir",
-    "num_epochs",
-    "num_workers",
-    "checkpoint_minutes",
-    "save_summary_steps",
-    "early_stopping_patience",
-}
+MAY_CHANGE = WITHOUT_EFFECT | {"num_epochs", "early_stopping_patience"}
 
 # what a run leaves in its folder
 OUTPUTS = ("*.log", "*.jsonl", "run.json", "*.png", "*_weights", "*_summaries", "metrics_*.json", "predictions_*")
@@ -331,7 +324,6 @@ class Run:
         self.schedule.load_state_dict(checkpoint["scheduler"])
         self.totals.load_state_dict(checkpoint["totals"], self.device)
         set_random_states(checkpoint["random_states"], self.device)
-        self.restore_file = checkpoint["restore_file"]
         self.summaries.purge_step = self.step + 1
         self.saved = (self.epoch, self.batches)
         logger.info("Going on %s (%s).", self.place, checkpoint["path"])
@@ -427,7 +419,7 @@ def set_random_states(states: dict[str, Any], device: torch.device) -> None:
         torch.get_device_module(device).set_rng_state(states[device.type], device)
 
 
-def describe_run(params: TrainingParams, device: torch.device) -> dict[str, Any]:
+def describe_run(params: TrainingParams, device: torch.device, restore_file: str | None) -> dict[str, Any]:
     """What run.json says: enough to know what was run, on what, and with what."""
     git = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
     commit = (
@@ -437,6 +429,7 @@ def describe_run(params: TrainingParams, device: torch.device) -> dict[str, Any]
         "status": "running",
         "command": [Path(sys.executable).name, *sys.argv],
         "started": time.strftime("%Y-%m-%d %H:%M:%S"),
+        "restore_file": restore_file,
         "monitor": params.monitor,
         "params": params.model_dump(),
         "data_digest": params.data.digest,

@@ -25,7 +25,7 @@ from typing import Any
 import optuna
 from optuna.trial import TrialState
 
-from model import Task, create_experiment, load_data_params, read_params_file, read_run
+from model import create_experiment, read_params_file, read_run
 from searches import (
     HEARTBEAT,
     REDUCTION_FACTOR,
@@ -33,6 +33,7 @@ from searches import (
     Search,
     ask,
     beat,
+    best_of,
     cannot_be_reached,
     folder_of,
     is_lost,
@@ -43,7 +44,7 @@ from searches import (
     study_url,
 )
 from synthesize_results import FORMATS, find_experiments, make_table, merge_seeds
-from trials import CONSOLE, Run, Runner, choose_jobs, list_gpus
+from trials import BUSY, CONSOLE, Run, Runner, choose_jobs, list_gpus
 from utils import UserError, is_locked, list_checkpoints, locked, logger, run_command, save_json, set_logger, stop
 
 LOOK_EVERY = 0.25  # seconds, at the runs
@@ -86,12 +87,15 @@ class Trial:
         self.values: list[float] = []  # of the seeds that are done
         self.rung = search.first_rung * REDUCTION_FACTOR**times_judged  # the epoch after which it is judged next
         self.num_epochs: int = self.setting.get("num_epochs", search.params.num_epochs)
-        self.is_pruned = False
+        self.outcome = ""  # "pruned" or "lost", once its run was asked to stop
         self.run: Run | None = None
 
     @property
     def folder(self) -> Path:
         return self.folders[len(self.values)]
+
+    def is_locked(self) -> bool:
+        return any(is_locked(folder) for folder in self.folders if folder.is_dir())
 
 
 class Driver:
@@ -107,6 +111,9 @@ class Driver:
         self.display = Display(search)
 
     def search_all(self) -> None:
+        while any(trial.is_locked() for trial in self.waiting):  # never more at once than there are slots:
+            time.sleep(LOOK_EVERY)  # runs whose driver was killed are still saving
+            stop.check()
         try:
             while True:
                 self.beat()
@@ -138,30 +145,40 @@ class Driver:
                 trial = self.next_trial()
                 if trial is None:
                     return
-                if self.start(slot, trial):
+                if not self.repeat(trial) and self.start(slot, trial):
                     self.slots[slot] = trial
 
     def next_trial(self) -> Trial | None:
         """The next trial that can be started now, if there is one."""
-        ours = {trial.folders[0] for trial in self.slots if trial}
-        free = [trial for trial in self.waiting if trial.folders[0] not in ours]
-        if any(is_locked(folder) for trial in free for folder in trial.folders if folder.is_dir()):
-            return None  # runs whose driver was killed are still saving: never more than there are slots
-        if free:
-            self.waiting.remove(free[0])
-            return free[0]
-        if time.monotonic() < self.ask_at:
-            return None
-        while asked := ask(self.study, self.search):
-            trial = Trial(self.search, asked)
-            if trial.folders[0] not in ours:
-                return trial
-            self.waiting.append(trial)  # the same setting once more: it takes the result of the one that is running
-        # all are tried; but those of other machines come back here if one falls silent
-        unfinished = (TrialState.RUNNING, TrialState.WAITING)
-        others_run = is_shared(self.study) and self.study.get_trials(deepcopy=False, states=unfinished)
-        self.ask_at = time.monotonic() + ASK_EVERY if others_run else math.inf
-        return None
+        running = {trial.folders[0] for trial in self.slots if trial}
+        while True:
+            for trial in self.waiting:
+                if trial.folders[0] not in running and not trial.is_locked():
+                    self.waiting.remove(trial)
+                    return trial
+            if time.monotonic() < self.ask_at:
+                return None
+            asked = ask(self.study, self.search)
+            if asked is None:
+                # all are tried; but those of other machines come back here if one falls silent
+                unfinished = (TrialState.RUNNING, TrialState.WAITING)
+                others_run = is_shared(self.study) and self.study.get_trials(deepcopy=False, states=unfinished)
+                self.ask_at = time.monotonic() + ASK_EVERY if others_run else math.inf
+                return None
+            self.waiting.append(Trial(self.search, asked))
+
+    def repeat(self, trial: Trial) -> bool:
+        """Give a setting that was tried before the result that it had. Returns whether it was."""
+        if "pruned" in trial.trial.user_attrs:  # by a driver that was killed while the run was saving
+            self.tell(trial, TrialState.PRUNED)
+            return True
+        for earlier in self.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED)):
+            if self.search.setting_of(earlier.params) == trial.setting:
+                for epoch, value in earlier.intermediate_values.items():
+                    trial.trial.report(value, epoch)
+                self.tell(trial, earlier.state, earlier.value if earlier.state == TrialState.COMPLETE else None)
+                return True
+        return False
 
     def start(self, slot: int, trial: Trial) -> bool:
         """Start the run of the trial's next seed. Returns whether it could start."""
@@ -180,15 +197,6 @@ class Driver:
         return True
 
     def look_at(self, slot: int, trial: Trial) -> None:
-        try:
-            self.look_at_run(slot, trial)
-        except optuna.exceptions.UpdateFinishedTrialError:
-            logger.warning("%s: was given to another driver, since this one was silent.", trial.folder.name)
-            assert trial.run is not None
-            trial.run.stop()
-            self.slots[slot] = None
-
-    def look_at_run(self, slot: int, trial: Trial) -> None:
         assert trial.run is not None
         status = trial.run.status  # before the last look at the history
         for entry in trial.run.read_history():
@@ -196,11 +204,14 @@ class Driver:
         if status is None:
             return
         self.slots[slot] = None
-        if trial.is_pruned and status in (143, -signal.SIGTERM):  # the latter before it listened
-            save_json({**read_run(trial.folder), "status": "pruned"}, trial.folder / "run.json")
+        if trial.outcome == "lost":
+            return
+        if status == BUSY:
+            self.waiting.append(trial)
+        elif trial.outcome == "pruned" and status in (143, -signal.SIGTERM):  # the latter before it listened
             self.tell(trial, TrialState.PRUNED)
         elif status != 0:
-            self.fail(trial, explain_failure(trial.folder, status))
+            self.fail(trial, *explain_failure(trial.run, status))
         else:
             value = read_metrics(trial.folder).get(self.search.metric, math.nan)
             if not math.isfinite(value):
@@ -216,29 +227,39 @@ class Driver:
     def judge(self, trial: Trial, entry: dict[str, Any]) -> None:
         """Tell the study of an epoch if it is that of a rung, and stop the run if it is not worth the next."""
         epoch, value = entry["epoch"], entry["val"][self.search.metric]
-        if trial.is_pruned or trial.values or not math.isfinite(value):
+        if trial.outcome or trial.values or not math.isfinite(value):
             return  # of several seeds the first is judged
         if not trial.rung <= epoch < trial.num_epochs:
             return
         trial.rung *= REDUCTION_FACTOR
-        trial.trial.report(value, epoch)
-        if trial.trial.should_prune():
-            trial.is_pruned = True
-            assert trial.run is not None
+        assert trial.run is not None
+        try:
+            trial.trial.report(value, epoch)
+            if trial.trial.should_prune() and trial.run.run_before.get("status") != "finished":
+                trial.outcome = "pruned"
+                trial.trial.set_user_attr("pruned", True)  # a driver that is killed now would not judge it again
+        except optuna.exceptions.UpdateFinishedTrialError:
+            logger.warning("%s: was given to another driver, since this one was silent.", trial.folder.name)
+            trial.outcome = "lost"
+        if trial.outcome:
             trial.run.stop()
 
     def tell(self, trial: Trial, state: TrialState, value: float | None = None) -> None:
-        self.study.tell(trial.trial, value, state)
+        if state == TrialState.PRUNED and (trial.folder / "run.json").exists():
+            save_json({**read_run(trial.folder), "status": "pruned"}, trial.folder / "run.json")
+        self.study.tell(trial.trial, value, state, skip_if_finished=True)  # by another driver, if this one was silent
         self.display.say(self.study, trial, state, value)
         if state != TrialState.FAIL:
             self.last_reason, self.same_reasons = "", 0
 
-    def fail(self, trial: Trial, reason: str) -> None:
-        """Record a failure and go on, unless it is always the same one. Raises UserError then."""
-        trial.trial.set_user_attr("reason", reason)
+    def fail(self, trial: Trial, reason: str, said: str = "") -> None:
+        """Record a failure, and the end of what the run said, and go on. Raises UserError if it is always the same."""
+        kind = re.sub(r"\d[\d.e+-]*|/\S+", "#", reason)
+        reason = f"{reason}\n{said}".strip().replace("\n", "\n    ")
+        with contextlib.suppress(optuna.exceptions.UpdateFinishedTrialError):
+            trial.trial.set_user_attr("reason", reason)
         self.tell(trial, TrialState.FAIL)
         logger.warning("%s: %s", trial.folder.name, reason)
-        kind = re.sub(r"\d[\d.e+-]*|/\S+", "#", reason.split("\n")[0])
         self.same_reasons = self.same_reasons + 1 if kind == self.last_reason else 1
         self.last_reason = kind
         if self.same_reasons == SAME_FAILURES:
@@ -253,21 +274,19 @@ def read_metrics(folder: Path) -> dict[str, float]:
     return json.loads(path.read_text()) if path.is_file() else {}
 
 
-def explain_failure(folder: Path, status: int) -> str:
-    """Why a run ended with `status`: what run.json or its last line says, and below that the end of what it said."""
-    console = folder / CONSOLE
-    lines = console.read_text(errors="replace").splitlines() if console.exists() else []
-    tail = [line for line in lines if line.strip()][-5:]
-    run = {}
-    with contextlib.suppress(UserError):
-        run = read_run(folder)
+def explain_failure(run: Run, status: int) -> tuple[str, str]:
+    """Why a run ended with `status`, and the end of what it said."""
+    console = run.folder / CONSOLE
+    text = console.read_text(errors="replace") if console.exists() else ""
+    lines = [line for line in text.splitlines() if line.strip()] or [f"exit status {status}"]
+    tail, after = "\n".join(lines[-5:]), run.read_run()
     if status < 0:
-        reason = f"killed by signal {-status}" + (" (out of memory?)" if status == -9 else "")
-    elif run.get("status") in ("failed", "diverged") and run.get("error"):
-        reason = run["error"].split("\n")[0]
-    else:
-        reason = tail[-1] if tail else f"exit status {status}"
-    return "\n    ".join([reason, *tail])
+        return f"killed by signal {-status}" + (" (out of memory?)" if status == -9 else ""), tail
+    if after.get("error") and after != run.run_before:
+        return after["error"].split("\n")[0], tail
+    if status == UserError.exit_status:  # refused before it began, so that it said nothing else
+        return "\n".join(lines[:5]), ""
+    return lines[-1], tail
 
 
 class Display:
@@ -306,31 +325,31 @@ class Display:
         names = {TrialState.COMPLETE: "done", TrialState.PRUNED: "pruned", TrialState.FAIL: "failed"}
         parts = [f"{counts[state]} {name}" for state, name in names.items() if counts[state] or name == "done"]
         self.summary = f"{', '.join(parts)} of {self.search.num_trials}"
-        sign = 1 if self.search.goal == "maximize" else -1
-        done = [(sign * t.value, t) for t in trials if t.value is not None and t.state == TrialState.COMPLETE]
-        if done:
-            value, best = max(done, key=lambda pair: pair[0])
+        if best := best_of(self.search, trials):
             folder = self.search.folders_of(self.search.setting_of(best.params))[0]
-            self.summary += f" | best {self.search.metric} {sign * value:.4f}: {folder.name}"
+            self.summary += f" | best {self.search.metric} {best.value:.4f}: {folder.name}"
         self.summed_up_at = time.monotonic()
 
     def describe(self, trial: Trial) -> str:
+        """Numbers first: a narrow terminal cuts off the name."""
         run = trial.run
         assert run is not None
-        text = f"{run.folder.name}  epoch {min(len(run.history) + 1, trial.num_epochs)}/{trial.num_epochs}"
+        epoch = min(len(run.history) + 1, trial.num_epochs)
+        value, left = "", ""
         if run.history:
-            seconds = run.seconds_per_epoch * (trial.num_epochs - len(run.history))
-            text += f"  {self.search.metric} {run.history[-1]['val'][self.search.metric]:.4f}"
-            text += f"  {int(seconds // 60)}:{int(seconds % 60):02d} left"
-        return text
+            value = f"{run.history[-1]['val'][self.search.metric]:.4f}"
+            seconds = int(run.seconds_per_epoch * (trial.num_epochs - len(run.history)))
+            left = f"{seconds // 60}:{seconds % 60:02d} left"
+        width = len(str(trial.num_epochs))
+        numbers = f"epoch {epoch:{width}}/{trial.num_epochs}  {self.search.metric} {value:>6}  {left:>10}"
+        return f"{numbers}  {run.folder.name}"
 
 
 def write_best(search: Search, study: optuna.Study, data_dir: str | None) -> None:
     """Leave the best setting as a folder, best/, and say how to train it on."""
-    try:
-        best = study.best_trial
-    except ValueError:
-        raise UserError(f"{search.parent_dir}: no trial was finished; see {CONSOLE} in their folders.") from None
+    best = best_of(search, study.get_trials(deepcopy=False))
+    if best is None:
+        raise UserError(f"{search.parent_dir}: no trial was finished; see {CONSOLE} in their folders.")
     monitor = {"monitor": search.metric} if search.metric != search.params.monitor else {}
     where = {"data_dir": data_dir} if data_dir else {}
     setting = search.setting_of(best.params)
@@ -355,25 +374,29 @@ def main() -> None:
     for name in ("jobs", "num_trials"):
         if getattr(args, name) is not None and getattr(args, name) < 1:
             raise UserError(f"--{name} {getattr(args, name)}: expected 1 or more.")
-    search = read_search(parent_dir, args.set, args.method, args.num_trials)
-    load_data_params(Task(search.params.task), Path(args.data_dir or search.params.data_dir))
-    gpus = [] if args.device == "cpu" else list_gpus()
-    jobs = min(choose_jobs(args.jobs, gpus), search.num_trials)
+    search = read_search(parent_dir, args.set, args.method, args.num_trials, args.data_dir)
     storage = args.storage or study_url(parent_dir)
     folder = folder_of(storage)
     with locked(folder) if folder else contextlib.nullcontext():
-        runner = Runner(search.params.task, jobs, gpus)
-        name = STUDY if folder and folder.samefile(parent_dir) else parent_dir.absolute().name
-        study = open_study(search, storage, name, prune=not args.no_prune)
-        set_logger(parent_dir / "search.log")
-        logger.info("%d trials, %d at once, by %s", search.num_trials, jobs, search.method)
         try:
-            with stop.deferred():
-                Driver(search, study, runner, jobs, args).search_all()
+            run_search(
+                search, storage, STUDY if folder and folder.samefile(parent_dir) else parent_dir.resolve().name, args
+            )
         except optuna.exceptions.StorageInternalError as error:
             raise UserError(f"{cannot_be_reached(storage, error)} The same command goes on.") from None
-    print(FORMATS["markdown"](*make_table(merge_seeds(find_experiments(parent_dir)))))
-    logger.info("A page of it: python synthesize_results.py --parent_dir %s --html report.html", parent_dir)
+
+
+def run_search(search: Search, storage: str, study_name: str, args: argparse.Namespace) -> None:
+    gpus = [] if args.device == "cpu" else list_gpus()
+    jobs = min(choose_jobs(args.jobs, gpus), search.num_trials)
+    runner = Runner(search.params.task, jobs, gpus)
+    study = open_study(search, storage, study_name, prune=not args.no_prune)
+    set_logger(search.parent_dir / "search.log")
+    logger.info("%d trials, %d at once, by %s", search.num_trials, jobs, search.method)
+    with stop.deferred():
+        Driver(search, study, runner, jobs, args).search_all()
+    print(FORMATS["markdown"](*make_table(merge_seeds(find_experiments(search.parent_dir)))))
+    logger.info("A page of it: python synthesize_results.py --parent_dir %s --html report.html", search.parent_dir)
     write_best(search, study, args.data_dir)
 
 

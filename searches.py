@@ -9,8 +9,9 @@ import os
 import socket
 import time
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
@@ -25,8 +26,8 @@ from pydantic import Field
 from sqlalchemy import make_url
 from sqlalchemy.exc import ArgumentError, IntegrityError, ProgrammingError
 
-from model import check_params, read_params_file
-from model.params import JsonFile, StrictModel, did_you_mean
+from model import Task, check_params, load_data_params, read_params_file
+from model.params import WITHOUT_EFFECT, JsonFile, StrictModel, did_you_mean
 from utils import UserError
 
 # ----------------------------------------------------------------------------------------------- space
@@ -43,8 +44,6 @@ class SearchFile(StrictModel):
     space: dict[str, Any] = Field(description="The values of each parameter: a list, or min, max, and step or log.")
 
 
-# what may change in the parent's params.json between two drivers of a study
-MAY_CHANGE = {"data_dir", "num_workers", "checkpoint_minutes", "save_summary_steps"}
 NOT_SEARCHED = ("task", "data_dir", "monitor")
 
 
@@ -61,16 +60,18 @@ class Search:
     goal: Literal["maximize", "minimize"]
     space: dict[str, BaseDistribution]
     params: Any  # of the parent's params.json
+    data_digest: str
 
     def describe(self) -> dict[str, Any]:
         """What may not change within a study."""
         space = {name: describe_values(values) for name, values in self.space.items()}
-        fixed = {name: value for name, value in self.params.model_dump().items() if name not in MAY_CHANGE}
-        return {**fixed, "metric": self.metric, "goal": self.goal, "seeds": self.seeds, **space}
+        fixed = {name: value for name, value in self.params.model_dump().items() if name not in WITHOUT_EFFECT}
+        data = f"digest {self.data_digest[:12]}"
+        return {**fixed, "data": data, "metric": self.metric, "goal": self.goal, "seeds": self.seeds, **space}
 
     @property
     def first_rung(self) -> int:
-        """The epoch after which a run is judged for the first time."""
+        """The epochs after which a run is judged for the first time."""
         searched = self.space.get("num_epochs")
         if isinstance(searched, CategoricalDistribution):
             return max(1, min(map(int, searched.choices)) // 4)  # type: ignore[arg-type]
@@ -97,11 +98,17 @@ def show(value: Any) -> str:
     return "".join(letter if letter.isalnum() or letter in "._-+" else "_" for letter in text)
 
 
-def read_search(parent_dir: Path, assignments: list[str], method: str | None, num_trials: int | None) -> Search:
+def read_search(
+    parent_dir: Path,
+    assignments: Sequence[str] = (),
+    method: str | None = None,
+    num_trials: int | None = None,
+    data_dir: str | None = None,
+) -> Search:
     """The search of `parent_dir`: its search.json, or a grid of `key=value,value` assignments.
 
     Raises:
-        UserError: params.json or search.json is missing, or anything in them is wrong.
+        UserError: params.json or search.json is missing, anything in them is wrong, or there is no data.
     """
     base = read_params_file(parent_dir)
     params = check_params(base)
@@ -131,7 +138,7 @@ def read_search(parent_dir: Path, assignments: list[str], method: str | None, nu
         problems.append('metric: expected {"name": "accuracy", "goal": "maximize"}, or minimize.')
     if metric != params.monitor:
         try:
-            check_value("monitor", metric, base)
+            check_value("monitor", metric, [base])
         except UserError as error:
             problems.append(f"metric: {str(error).removeprefix('monitor: ')}")
     if checked.seeds > 1 and "seed" in checked.space:
@@ -139,9 +146,10 @@ def read_search(parent_dir: Path, assignments: list[str], method: str | None, nu
     if not checked.space:
         problems.append("space: empty. Nothing to search.")
     space: dict[str, BaseDistribution] = {}
+    bases = [base, *vary(base, checked.space)]
     for name, entry in checked.space.items():
         try:
-            space[name] = read_values(name, entry, base, params, checked.method)
+            space[name] = read_values(name, entry, bases, params, checked.method)
         except UserError as error:
             problems.append(str(error))
     if problems:
@@ -150,6 +158,7 @@ def read_search(parent_dir: Path, assignments: list[str], method: str | None, nu
     settings = math.prod(len(grid_values(values)) for values in space.values()) if checked.method == "grid" else None
     if settings and num_trials not in (None, settings):
         raise UserError(f"--num_trials {num_trials}: a grid tries all its settings, here {settings}.")
+    data = load_data_params(Task(params.task), Path(data_dir or params.data_dir))
     return Search(
         parent_dir,
         checked.method,
@@ -160,6 +169,7 @@ def read_search(parent_dir: Path, assignments: list[str], method: str | None, nu
         goal,
         space,
         params,
+        data.digest,
     )
 
 
@@ -177,7 +187,7 @@ def parse_value(text: str) -> Any:
         return text
 
 
-def read_values(name: str, entry: Any, base: JsonFile, params: Any, method: str) -> BaseDistribution:
+def read_values(name: str, entry: Any, bases: Sequence[JsonFile], params: Any, method: str) -> BaseDistribution:
     """The distribution that `entry` describes. Raises UserError if it is none, or leaves the parameter's bounds."""
     fields = type(params).model_fields
     if name not in fields:
@@ -188,7 +198,7 @@ def read_values(name: str, entry: Any, base: JsonFile, params: Any, method: str)
         if not entry or len({json.dumps(value) for value in entry}) < len(entry):
             raise UserError(f"{name}: expected a list of different values, got {json.dumps(entry)}.")
         for value in entry:
-            check_value(name, value, base)
+            check_value(name, value, bases)
         return CategoricalDistribution(entry)
     if not isinstance(entry, dict) or not {"min", "max"} <= entry.keys() <= {"min", "max", "step", "log"}:
         raise UserError(
@@ -208,7 +218,7 @@ def read_values(name: str, entry: Any, base: JsonFile, params: Any, method: str)
     if step is not None and step <= 0:
         raise UserError(f"{name}: step {step:g} is not above 0.")
     for value in (low, high):
-        check_value(name, value, base)
+        check_value(name, value, bases)
     is_integer = fields[name].annotation is int
     if method == "grid" and step is None and not (is_integer and not log):
         raise UserError(f"{name}: a grid needs a step, or a list of values.")
@@ -219,13 +229,23 @@ def read_values(name: str, entry: Any, base: JsonFile, params: Any, method: str)
     return FloatDistribution(low, high, log, step)
 
 
-def check_value(name: str, value: Any, base: JsonFile) -> None:
-    """Raises UserError if the task does not take this value of the parameter `name`."""
-    values = JsonFile(base.path, {**base.values, name: value}, {**base.where, name: "space"})
-    try:
-        check_params(values)
-    except UserError as error:
-        raise UserError(str(error).partition("space  ")[2].split("\n")[0] or str(error)) from None
+def vary(base: JsonFile, space: Mapping[str, Any]) -> Iterator[JsonFile]:
+    """`base` with the ends of what is searched: one value may need another, such as warm-up fewer epochs than all."""
+    ends = [entry if isinstance(entry, list) else (entry.get("min"), entry.get("max")) for entry in space.values()]
+    for values in itertools.islice(itertools.product(*ends), 1000):
+        yield JsonFile(base.path, base.values | dict(zip(space, values, strict=True)), base.where)
+
+
+def check_value(name: str, value: Any, bases: Sequence[JsonFile]) -> None:
+    """Raises UserError if the task does not take this value of the parameter `name`, with any of `bases`."""
+    problem = ""
+    for base in bases:
+        try:
+            check_params(JsonFile(base.path, {**base.values, name: value}, {**base.where, name: "space"}))
+            return
+        except UserError as error:
+            problem = problem or str(error)
+    raise UserError(problem.partition("space  ")[2].split("\n")[0] or problem)
 
 
 def grid_values(values: BaseDistribution) -> list[Any]:
@@ -286,7 +306,7 @@ def open_study(search: Search, url: str, name: str, prune: bool) -> optuna.Study
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
     warnings.filterwarnings("ignore", "Heartbeat of storage is supposed")  # `beat` sends them
-    # Li et al. 2020, "A system for massively parallel hyperparameter tuning", algorithm 2
+    # after Li et al. 2020, "A system for massively parallel hyperparameter tuning"; nothing is promoted later
     pruner = optuna.pruners.SuccessiveHalvingPruner(search.first_rung, REDUCTION_FACTOR)
     options: dict[str, Any] = {}
     if not is_local(url):
@@ -358,42 +378,50 @@ def is_local(url: str) -> bool:
 
 
 def with_driver(url: str) -> str:
-    """postgresql:// by whichever of its two drivers is installed."""
+    """postgresql:// by whichever of its two drivers is installed; and braces as Optuna wants them."""
     if url.startswith("postgresql://") and find_spec("psycopg"):
-        return url.replace("postgresql://", "postgresql+psycopg://", 1)
-    return url
+        url = url.replace("postgresql://", "postgresql+psycopg://", 1)
+    return url.replace("{", "{{").replace("}", "}}")
 
 
-def cannot_be_reached(url: str, error: Exception) -> UserError:
+def cannot_be_reached(url: str, error: BaseException) -> UserError:
     """Names the host, and never the password, wherever in the URL it stands."""
     parsed = make_url(url)
+    error = error.__cause__ or error  # Optuna's own says nothing
     line = (str(error).strip() or type(error).__name__).split("\n")[0]
-    for secret in (parsed.password, parsed.query.get("password")):
-        line = line.replace(str(secret), "***") if secret else line
+    for secret in filter(None, (parsed.password, parsed.query.get("password"))):
+        line = line.replace(str(secret), "***").replace(quote(str(secret)), "***")
     place = f"{parsed.host or parsed.query.get('host', '')}/{parsed.database or ''}"
     return UserError(f"--storage {parsed.drivername}://{place}: cannot be reached ({line}).")
 
 
 def ask(study: optuna.Study, search: Search) -> optuna.Trial | None:
-    """The next setting: a function of the seed, the trial's number, and what is known by now. None if all are tried."""
+    """The next setting; None if all are tried."""
     trials = study.get_trials(deepcopy=False)
     if not any(trial.state == TrialState.WAITING for trial in trials) and is_enough(search, trials):
         return None
-    seed = int(np.random.SeedSequence([search.seed, len(trials)]).generate_state(1)[0])
-    if search.method == "tpe":
-        # an unfinished trial counts as a bad one, so that trials at the same time are different ones
-        study.sampler = optuna.samplers.TPESampler(seed=seed, multivariate=True, constant_liar=True)
-    else:
-        study.sampler = optuna.samplers.RandomSampler(seed=seed)
-    trial = study.ask(search.space)
+    trial = study.ask()
+    beat(study, [trial])
     if is_shared(study):
         trials = study.get_trials(deepcopy=False)
         if "fixed_params" not in trials[trial.number].system_attrs and is_enough(search, trials[: trial.number]):
             study.tell(trial, state=TrialState.FAIL)  # another driver was quicker
             return None
-    trial.set_user_attr("driver", [socket.gethostname(), os.getpid()])
-    beat(study, [trial])
+    draw(study, search, trial)
     return trial
+
+
+def draw(study: optuna.Study, search: Search, trial: optuna.Trial) -> None:
+    """Give `trial` a setting: a function of the seed, the trial's number, and what is known by now."""
+    seed = int(np.random.SeedSequence([search.seed, trial.number]).generate_state(1)[0])
+    if search.method == "tpe":
+        # an unfinished trial counts as a bad one, so that trials at the same time are different ones
+        study.sampler = optuna.samplers.TPESampler(seed=seed, multivariate=True, constant_liar=True)
+    else:
+        study.sampler = optuna.samplers.RandomSampler(seed=seed)
+    for name, values in search.space.items():
+        trial._suggest(name, values)  # what is there already stays
+    trial.set_user_attr("driver", [socket.gethostname(), os.getpid()])
 
 
 def is_enough(search: Search, trials: Sequence[FrozenTrial]) -> bool:
@@ -416,10 +444,16 @@ def left_behind(study: optuna.Study, search: Search) -> list[tuple[optuna.Trial,
     trials = []
     for frozen in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
         trial = optuna.Trial(study, frozen._trial_id)
-        for name, values in search.space.items():
-            trial._suggest(name, values)  # what is stored, or is missing if it was killed while it asked
+        draw(study, search, trial)  # if it was killed while it asked
         trials.append((trial, len(frozen.intermediate_values)))
     return trials
+
+
+def best_of(search: Search, trials: Sequence[FrozenTrial]) -> FrozenTrial | None:
+    """The best that was trained to the end, and the first of equals; None if there is none."""
+    done = [trial for trial in trials if trial.state == TrialState.COMPLETE]
+    sign = 1 if search.goal == "maximize" else -1
+    return max(done, key=lambda trial: sign * (trial.value or 0.0), default=None)
 
 
 def beat(study: optuna.Study, trials: Iterable[optuna.Trial]) -> None:
@@ -428,6 +462,12 @@ def beat(study: optuna.Study, trials: Iterable[optuna.Trial]) -> None:
         storage: Any = study._storage
         for trial in trials:
             storage.record_heartbeat(trial._trial_id)
+        long_ago = datetime.now() - timedelta(seconds=2 * HEARTBEAT)
+        for left in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+            # killed between Optuna's answer and its first heartbeat, without which it would never be stale
+            if "driver" not in left.user_attrs and left.datetime_start and left.datetime_start < long_ago:
+                storage.record_heartbeat(left._trial_id)
+                storage.set_trial_user_attr(left._trial_id, "driver", ["unknown", 0])
         optuna.storages.fail_stale_trials(study)
 
 

@@ -36,6 +36,7 @@ class Experiment(NamedTuple):
     metrics: dict[str, float]
     params: dict[str, Any]
     monitor: str
+    is_restored: bool = False  # it began from the weights of another
 
 
 def parse_args() -> argparse.Namespace:
@@ -98,7 +99,7 @@ def read_experiment(folder: Path, name: str) -> Experiment:
         status += f" after epoch {epochs} of {params.get('num_epochs', '?')}"
     if broken:
         status = f"unreadable: {', '.join(broken)}"
-    return Experiment(name, status, metrics, params, run.get("monitor", "accuracy"))
+    return Experiment(name, status, metrics, params, run.get("monitor", "accuracy"), bool(run.get("restore_file")))
 
 
 def best_first(experiments: list[Experiment]) -> list[Experiment]:
@@ -146,10 +147,11 @@ def merge_seeds(experiments: list[Experiment]) -> list[Experiment]:
     groups: dict[str, list[Experiment]] = defaultdict(list)
     for e in experiments:
         same = {name: value for name, value in e.params.items() if name != "seed"}
-        groups[json.dumps(same) if e.metrics else e.name].append(e)
+        groups[json.dumps(same) if e.metrics and not e.is_restored else e.name].append(e)
     merged: list[Experiment] = []
     for group in groups.values():
-        merged += [merge(group)] if len({e.params.get("seed") for e in group}) > 1 else group
+        seeds = {e.params.get("seed") for e in group}
+        merged += [merge(group)] if len(seeds) == len(group) > 1 else group
     return merged
 
 

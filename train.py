@@ -176,7 +176,8 @@ def run_experiment(
 ) -> None:
     checkpoint, weights = choose_start(model_dir, params, args.restore_file, args.restart)
     history = checkpoint["history"] if checkpoint else []
-    before, now = read_run(model_dir), describe_run(params, device)
+    restore_file = checkpoint["restore_file"] if checkpoint else args.restore_file
+    before, now = read_run(model_dir), describe_run(params, device, restore_file)
     if checkpoint and not is_finished(history, params):
         set_logger(model_dir / "train.log")
     if checkpoint:
@@ -208,7 +209,7 @@ def run_experiment(
         keep_previous(model_dir)  # only now: whatever could be wrong with the new run has been found
         set_logger(model_dir / "train.log")
     with recorded(model_dir, now), stop.deferred():
-        run = Run(model_dir, net, loaders, task, params, device, args.restore_file)
+        run = Run(model_dir, net, loaders, task, params, device, restore_file)
         if checkpoint:
             warn_of_another_machine(before, now)
             run.resume(checkpoint)

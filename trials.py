@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import contextlib
 import multiprocessing
 import os
 import shutil
@@ -16,8 +16,10 @@ from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
-from utils import UserError, run_command
+from model import read_history, read_run
+from utils import Busy, UserError, is_locked, run_command, stop
 
+BUSY = os.EX_TEMPFAIL if os.name == "posix" else 75  # exit status of a run whose folder another was using
 CONSOLE = "console.txt"  # what a run says, in its folder
 UNKNOWN = 255  # multiprocessing's exit status of a process whose end nobody saw
 SERVER_DIED = (
@@ -27,10 +29,10 @@ SERVER_DIED = (
 
 def choose_jobs(jobs: int | None, gpus: list[str]) -> int:
     """How many at once: one per GPU, or one per core, since small networks use two cores less than twice as well."""
-    return jobs or len(gpus) or len_cores()
+    return jobs or len(gpus) or count_cores()
 
 
-def len_cores() -> int:
+def count_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -49,7 +51,7 @@ class Runner:
     """Starts runs. A trial costs no import: a server process imports torch and the task once, and is copied."""
 
     def __init__(self, task: str, jobs: int, gpus: list[str]):
-        threads = max(1, len_cores() // jobs) if not gpus else max(1, len_cores() // len(gpus))
+        threads = max(1, count_cores() // jobs) if not gpus else max(1, count_cores() // len(gpus))
         os.environ.setdefault("OMP_NUM_THREADS", str(threads))  # read when the server imports torch
         self.context: Any = multiprocessing.get_context("forkserver" if os.name == "posix" else "spawn")
         if os.name == "posix":
@@ -62,11 +64,12 @@ class Runner:
     def start(self, folder: Path, flags: list[str], slot: int) -> Run:
         gpu = self.gpus[slot % len(self.gpus)] if self.gpus else None
         process = self.context.Process(target=run_train, args=(str(folder), flags, gpu), daemon=False)
+        run = Run(folder, process)
         try:
             process.start()
         except (EOFError, ConnectionError):
             raise UserError(SERVER_DIED) from None
-        return Run(folder, process)
+        return run
 
 
 class Run:
@@ -76,7 +79,8 @@ class Run:
         self.folder, self.process = folder, process
         self.size = 0  # of history.jsonl, when it was read
         self.history: list[dict[str, Any]] = []
-        self.epochs_before = len(lines_of(folder / "history.jsonl"))  # that an earlier process trained
+        self.epochs_before = len(read_history(folder))  # that an earlier process trained
+        self.run_before = self.read_run()
         self.started = time.monotonic()
         self.is_stopped = False
 
@@ -97,8 +101,14 @@ class Run:
             return []
         seen = len(self.history)
         self.size = size
-        self.history = [json.loads(line) for line in lines_of(self.folder / "history.jsonl")]
+        self.history = read_history(self.folder) or self.history
         return self.history[seen:]
+
+    def read_run(self) -> dict[str, Any]:
+        """Its run.json; empty while there is none, or none that can be read."""
+        with contextlib.suppress(UserError):
+            return read_run(self.folder)
+        return {}
 
     @property
     def seconds_per_epoch(self) -> float:
@@ -111,16 +121,14 @@ class Run:
             os.kill(self.process.pid, signal.SIGTERM)
 
 
-def lines_of(path: Path) -> list[str]:
-    return path.read_text().splitlines() if path.is_file() else []
-
-
 def run_train(folder: str, flags: list[str], gpu: str | None) -> None:
     """In the child: `python train.py --model_dir folder`, with its output in a file there."""
     if os.name == "posix":
         os.setsid()  # Ctrl-C is for the driver, which passes it on once
     if gpu is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = gpu
+    if is_locked(Path(folder)):
+        sys.exit(BUSY)  # and leave the console to the other
     output = os.open(os.path.join(folder, CONSOLE), os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
     for descriptor in (1, 2):
         os.dup2(output, descriptor)
@@ -128,8 +136,15 @@ def run_train(folder: str, flags: list[str], gpu: str | None) -> None:
 
     import train
 
+    def main() -> None:
+        try:
+            train.main()
+        except Busy:
+            sys.exit(BUSY)
+
+    stop.is_patient = True  # a job scheduler may signal it too, besides the driver
     sys.argv = ["train.py", "--model_dir", folder, *flags]
-    run_command(train.main)
+    run_command(main)
 
 
 def stop_with_driver() -> None:

@@ -113,11 +113,12 @@ class Stopped(BaseException):
 class Stop:
     """What Ctrl-C, SIGTERM and the end of the terminal do to a command: raise Stopped, once that does no harm.
 
-    A second signal ends the process at once.
+    A second signal ends the process at once, unless `is_patient`.
     """
 
     def __init__(self) -> None:
         self.received = 0
+        self.is_patient = False
         self.is_deferred = False
         self.before: dict[int, Any] = {}
 
@@ -134,6 +135,8 @@ class Stop:
 
     def _receive(self, number: int, _: Any) -> None:
         if self.received:
+            if self.is_patient:
+                return
             os._exit(128 + number)
         self.received = number
         with contextlib.suppress(OSError):  # a stream that is closed, or read by a program that got the signal too
@@ -491,7 +494,8 @@ def locked(model_dir: Path) -> Iterator[None]:
     """
     from filelock import FileLock, Timeout
 
-    lock, holder = FileLock(model_dir / LOCK, blocking=False), model_dir / LOCK_HOLDER
+    # not at once: `is_locked` has it for a moment
+    lock, holder = FileLock(model_dir / LOCK, timeout=0.2), model_dir / LOCK_HOLDER
     try:
         lock.acquire()
     except Timeout:

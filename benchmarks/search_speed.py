@@ -102,9 +102,10 @@ def shipped_searches(folder: Path, data_dirs: dict[str, str]) -> None:
 def many_trials(folder: Path, data_dir: str, count: int) -> None:
     """`count` finished trials in one parent: the table, and a search that finds nothing left to do."""
     parent = write_parent(folder / "many", "ner_lstm", data_dir)
-    search_file = {"method": "random", "num_trials": count, "space": {"learning_rate": {"min": 1e-4, "max": 1e-1}}}
+    space = {"learning_rate": {"min": 1e-4, "max": 1e-4 * count}}
+    search_file = {"method": "random", "num_trials": count, "space": space}
     (parent / "search.json").write_text(json.dumps(search_file))
-    search = searches.read_search(parent, [], None, None)
+    search = searches.read_search(parent)
     study = searches.open_study(search, f"sqlite:///{parent / 'study.db'}", searches.STUDY, prune=False)
     distribution = search.space["learning_rate"]
     params = search.params.model_dump()

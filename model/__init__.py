@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from model.params import JsonFile, did_you_mean
+from model.params import WITHOUT_EFFECT, JsonFile, did_you_mean
 from utils import UserError, check_writable, save_json
 
 TASKS = ("image_classification", "sequence_tagging")
@@ -61,7 +62,8 @@ def create_experiment(model_dir: Path, base: Path, assignments: list[str], data_
     """Write `model_dir`/params.json: that of `base` with `key=value` assignments applied, all checked.
 
     Returns:
-        Whether it did; when it is there already, and says the same, there is nothing to do.
+        Whether it is new. One that is there already must say the same, but for what has no effect on what is learnt,
+        which becomes what is asked for.
 
     Raises:
         UserError: a value is wrong, the data set is not there, or `model_dir` has other parameters already.
@@ -72,20 +74,18 @@ def create_experiment(model_dir: Path, base: Path, assignments: list[str], data_
     path = model_dir / "params.json"
     if path.exists():
         there = JsonFile.read(path).values
-        names = sorted(
-            name
-            for name in (there.keys() | file.values.keys()) - {"data_dir"}
-            if there.get(name) != file.values.get(name)
-        )
-        if names:
+        asked = file.values | {name: there[name] for name in {"data_dir"} & there.keys()}
+        names = sorted(name for name in there.keys() | asked.keys() if there.get(name) != asked.get(name))
+        if set(names) - WITHOUT_EFFECT:
             different = [
-                f"{name}: {there.get(name, 'default')} there, {file.values.get(name, 'default')} asked for"
-                for name in names
+                f"{name}: {there.get(name, 'default')} there, {asked.get(name, 'default')} asked for" for name in names
             ]
             raise UserError(
                 "\n  ".join([f"{path}: there already, with other parameters", *different])
                 + "\nChoose another --model_dir, or edit that file and leave out --base."
             )
+        if names:
+            save_json(asked, path)
         return False
     load_data_params(Task(params.task), Path(data_dir or params.data_dir))  # or there is nothing to try
     check_writable(model_dir)
@@ -157,6 +157,14 @@ def check_same_data(checkpoint: dict[str, Any], data: Any) -> None:
             then, now = (f"{values[place : place + 1]} at place {place + 1} of {len(values)}" for values in (then, now))
         where = checkpoint.get("params", {}).get("data_dir", "another data set")
         raise UserError(f"{name}: {now}, but {checkpoint['path']} was trained on {where} with {then}.")
+
+
+def read_history(model_dir: Path) -> list[dict[str, Any]]:
+    """The entries of history.jsonl, one per epoch; none where it is not there, or torn."""
+    try:
+        return [json.loads(line) for line in (model_dir / "history.jsonl").read_text().splitlines()]
+    except (OSError, ValueError):
+        return []
 
 
 def read_run(model_dir: Path) -> dict[str, Any]:

@@ -25,6 +25,10 @@ class StrictModel(BaseModel):
     model_config = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False, frozen=True)
 
 
+# parameters that decide nothing about what is learnt: they may change while a run or a search goes on
+WITHOUT_EFFECT = {"data_dir", "num_workers", "checkpoint_minutes", "save_summary_steps"}
+
+
 class TrainingParams(StrictModel):
     """The parameters that every task shares. A task's `Params` extends them."""
 

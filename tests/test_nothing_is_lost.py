@@ -372,7 +372,7 @@ def test_stopped_evaluation_writes_nothing(trained: Path, monkeypatch: pytest.Mo
 
 def test_stopped_after_the_last_epoch(experiment: Experiment, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: Any) -> None:
-        raise MemoryError
+        raise RuntimeError("a bug")
 
     model_dir = experiment()
     with monkeypatch.context() as patch:
@@ -576,7 +576,7 @@ def test_weights_that_had_just_been_moved(experiment: Experiment, monkeypatch: p
     train_ok(model_dir)
 
     def fail(*_: Any) -> None:
-        raise MemoryError
+        raise RuntimeError("a bug")
 
     with monkeypatch.context() as patch:
         patch.setattr(train, "Run", fail)
@@ -591,7 +591,7 @@ def test_killed_at_the_very_end(experiment: Experiment, trained: Path, monkeypat
     model_dir, weights = experiment(), next((trained / "best_weights").glob("*.pt"))
 
     def fail(*_: Any) -> None:
-        raise MemoryError
+        raise RuntimeError("a bug")
 
     with monkeypatch.context() as patch:
         patch.setattr(train, "draw_curves", fail)
@@ -613,7 +613,7 @@ def test_a_run_from_other_weights_goes_on_too(
     train_ok(whole, *flags)
 
     def fail(*_: Any) -> None:
-        raise MemoryError
+        raise RuntimeError("a bug")
 
     with monkeypatch.context() as patch:
         patch.setattr(train, "train_and_evaluate", fail)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import importlib.util
 import json
@@ -24,8 +25,9 @@ from optuna.trial import TrialState
 from sqlalchemy import text
 
 import searches
+from search_hyperparams import Driver, Trial
 from tests.conftest import ROOT, Result, assert_same_weights, read_json, refused, run, train_ok, write_params
-from trials import Runner, choose_jobs, list_gpus
+from trials import Run, Runner, choose_jobs, list_gpus
 from utils import locked
 
 Parent = Callable[..., Path]
@@ -100,7 +102,7 @@ def test_a_grid_from_the_command_line(parent: Parent, tmp_path: Path) -> None:
     best = max(values.values())
     assert f"Best: accuracy {best:.4f}" in result.out
     assert read_json(folder / "best" / "params.json") in [read_json(folder / n / "params.json") for n in names]
-    assert [line.split("|")[1].strip() in names for line in result.out.splitlines() if line.startswith("| learn")]
+    assert {line.split("|")[1].strip() for line in result.out.splitlines() if line.startswith("| learn")} == set(names)
     last = result.out.strip().splitlines()[-1].split()
     assert last[:3] == ["python", "train.py", "--model_dir"]
     train_ok(*map(Path, last[3:4]), *last[4:])
@@ -141,20 +143,20 @@ def test_values_are_those_that_are_written(parent: Parent) -> None:
     """Three digits are for continuous ranges alone."""
     space = {"momentum": [0.9995, 0.99951], "learning_rate": {"min": 0.1, "max": 0.1003, "step": 0.0001}}
     folder = parent({"num_epochs": 1, "optimizer": "sgd"}, method="grid", space=space)
-    checked = searches.read_search(folder, [], None, None)
+    checked = searches.read_search(folder)
     assert checked.num_trials == 8
     assert searches.grid_values(checked.space["learning_rate"]) == [0.1, 0.1001, 0.1002, 0.1003]
     setting = checked.setting_of({"momentum": 0.9995, "learning_rate": 0.1003})
     assert checked.folders_of(setting) == [folder / "momentum_0.9995-learning_rate_0.1003"]
     narrow = parent({}, space={"learning_rate": {"min": 0.123456, "max": 0.1235}})
-    checked = searches.read_search(narrow, [], None, None)
+    checked = searches.read_search(narrow)
     assert checked.setting_of({"learning_rate": 0.12346})["learning_rate"] == 0.123456  # not below its range
 
 
 def test_a_driver_on_another_host_left_a_trial(parent: Parent) -> None:
     """Killed while it asked, in a container whose name is another now: the lock says that it lives no more."""
     folder = parent({"num_epochs": 1}, method="grid", space={"learning_rate": [1e-3, 1e-2]})
-    checked = searches.read_search(folder, [], None, None)
+    checked = searches.read_search(folder)
     study = searches.open_study(checked, f"sqlite:///{folder / 'study.db'}", searches.STUDY, prune=False)
     study.ask()  # no parameters are stored yet
     assert search(folder).status == 0
@@ -171,15 +173,21 @@ def test_other_parameters_are_another_study(parent: Parent) -> None:
 
 
 def test_a_signal_to_driver_and_runs_together(parent: Parent) -> None:
-    """As from a cluster that takes its machine back: nothing of that is a failure."""
-    folder = parent({"num_epochs": 400}, method="grid", space={"learning_rate": [1e-3, 1e-2]})
+    """As from a cluster that takes its machine back: nothing of that is a failure, and all is saved.
+
+    The runs are in the middle of slow batches, and are told to stop by the cluster, by the driver, and by its end.
+    """
+    folder = parent({"num_epochs": 400, "num_channels": 192}, method="grid", space={"learning_rate": [1e-3, 1e-2]})
     process = subprocess.Popen(command(folder, "--no_prune"), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     folders = [folder / "learning_rate_0.001", folder / "learning_rate_0.01"]
     wait_until(lambda: all((f / "history.jsonl").exists() for f in folders))
-    for pid in (process.pid, *(read_json(f / ".lock.json")["process"] for f in folders)):
+    runs = [read_json(f / ".lock.json")["process"] for f in folders]
+    for pid in (*runs, parent_of(runs[0]), process.pid):
         os.kill(pid, signal.SIGTERM)
     process.communicate(timeout=120)
     assert process.returncode == 143
+    wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in runs))
+    assert [read_json(f / "run.json")["status"] for f in folders] == ["interrupted"] * 2
     assert states(folder) == ["RUNNING"] * 2
 
 
@@ -202,6 +210,78 @@ def test_the_same_setting_twice_at_a_time(parent: Parent) -> None:
     assert result.status == 0, result.err
     assert states(folder) == ["COMPLETE"] * 6
     assert len({trial.value for trial in trials(folder)}) <= 2
+    for name in ("adam", "sgd"):  # each was trained, and not started again to hear that it is finished
+        assert "finished" not in (folder / f"optimizer_{name}" / "console.txt").read_text()
+
+
+def test_a_pruned_setting_is_not_trained_on_when_it_comes_again(parent: Parent) -> None:
+    space = {"learning_rate": [1e-2, 1e-12]}
+    folder = parent({"num_epochs": 9, "num_channels": 96}, method="random", num_trials=12, space=space, seed=3)
+    result = search(folder, "--jobs", 1)
+    assert result.status == 0, result.err
+    of_one = {(trial.params["learning_rate"], trial.state.name) for trial in trials(folder)}
+    assert len(of_one) == 2, of_one
+    pruned = [trial for trial in trials(folder) if trial.state == TrialState.PRUNED]
+    assert len(pruned) > 1
+    assert len({tuple(trial.intermediate_values.items()) for trial in pruned}) == 1
+    assert len((folder / name_of(pruned[0]) / "history.jsonl").read_text().splitlines()) < 9
+
+
+def test_a_finished_run_stays_finished(parent: Parent) -> None:
+    """Also where a new study, with other competitors, would have pruned it."""
+    folder = parent({"num_epochs": 9}, method="grid", space={"learning_rate": [1e-2, 1e-12, 1e-11]})
+    assert search(folder, "--jobs", 1, "--no_prune").status == 0
+    (folder / "study.db").unlink()
+    result = search(folder, "--jobs", 1)
+    assert result.status == 0, result.err
+    assert states(folder) == ["COMPLETE"] * 3
+    assert [read_json(path)["status"] for path in folder.glob("*/run.json")] == ["finished"] * 3
+
+
+def test_what_has_no_effect_may_change(parent: Parent) -> None:
+    """A run that was interrupted goes on with the new value."""
+    space = {"learning_rate": [1e-3]}
+    folder = parent({"num_epochs": 60}, method="grid", space=space)
+    process = subprocess.Popen(command(folder), cwd=ROOT, stdout=subprocess.DEVNULL)
+    wait_until(lambda: (folder / "learning_rate_0.001" / "history.jsonl").exists())
+    process.send_signal(signal.SIGTERM)
+    assert process.wait() == 143
+    parent({"num_epochs": 60, "save_summary_steps": 7}, method="grid", space=space)
+    result = search(folder)
+    assert result.status == 0, result.err
+    assert states(folder) == ["COMPLETE"]
+    assert read_json(folder / "learning_rate_0.001" / "params.json")["save_summary_steps"] == 7
+    assert "Going on" in (folder / "learning_rate_0.001" / "train.log").read_text()
+
+
+def test_other_data_are_another_study(parent: Parent, shared_data: Path, tmp_path: Path) -> None:
+    folder = parent({"num_epochs": 1}, method="grid", space={"learning_rate": [1e-3]})
+    assert search(folder).status == 0
+    other = shutil.copytree(shared_data, tmp_path / "other")
+    assert search(folder, "--data_dir", other).status == 0  # the same, elsewhere
+    values = read_json(other / "dataset_params.json") | {"digest": "ab" * 32}
+    (other / "dataset_params.json").write_text(json.dumps(values))
+    refused(search(folder, "--data_dir", other), "data: digest", "abababababab now")
+
+
+def test_what_was_to_be_pruned_is_not_judged_again(parent: Parent) -> None:
+    """The driver was killed while the run was saving."""
+    folder = parent({"num_epochs": 9}, method="random", num_trials=2, space={"learning_rate": {"min": 1e-3, "max": 1}})
+    space = searches.read_search(folder)
+    study = searches.open_study(space, searches.study_url(folder), searches.STUDY, prune=True)
+    driver = Driver(space, study, Runner.__new__(Runner), 1, argparse.Namespace())
+    outcomes = []
+    for accuracy in (0.9, 0.1):
+        asked = searches.ask(study, space)
+        assert asked is not None
+        trial = Trial(space, asked)
+        trial.run = Run(trial.folder, types.SimpleNamespace(exitcode=0))
+        driver.judge(trial, {"epoch": 2, "val": {"accuracy": accuracy}})
+        outcomes.append(trial.outcome)
+    assert outcomes == ["", "pruned"]
+    assert search(folder).status == 0
+    assert states(folder) == ["COMPLETE", "PRUNED"]
+    assert not (folder / name_of(trials(folder)[1])).exists()
 
 
 def test_seeds(parent: Parent) -> None:
@@ -333,8 +413,7 @@ def test_the_process_that_starts_runs_is_killed(parent: Parent) -> None:
     folders = [folder / "learning_rate_0.001", folder / "learning_rate_0.01"]
     wait_until(lambda: all((f / "history.jsonl").exists() for f in folders))
     runs = [read_json(f / ".lock.json")["process"] for f in folders]
-    server = int(Path(f"/proc/{runs[0]}/stat").read_text().rpartition(")")[2].split()[1])
-    os.kill(server, signal.SIGKILL)
+    os.kill(parent_of(runs[0]), signal.SIGKILL)
     _, err = process.communicate(timeout=120)
     assert process.returncode == 2
     assert "The process that starts the runs was killed" in err
@@ -352,12 +431,19 @@ def test_out_of_memory(parent: Parent) -> None:
     assert "a smaller batch_size or network" in (folder / "num_channels_1000000" / "console.txt").read_text()
 
 
+def test_what_a_value_needs_may_be_another_that_is_searched(parent: Parent) -> None:
+    space = {"num_epochs": [20, 30], "warmup_epochs": [6.0]}
+    assert searches.read_search(parent({"num_epochs": 5}, method="grid", space=space)).num_trials == 2
+    space = {"num_epochs": [2, 3], "warmup_epochs": [6.0]}
+    refused(search(parent({"num_epochs": 5}, method="grid", space=space)), "expected less than num_epochs (5), got 6")
+
+
 @pytest.mark.parametrize("searched", [[4, 60], {"min": 4, "max": 60}])
 def test_the_first_rung_is_within_the_shortest_run(parent: Parent, searched: Any) -> None:
     folder = parent({"num_epochs": 100}, method="random", space={"num_epochs": searched})
-    assert searches.read_search(folder, [], None, None).first_rung == 1
+    assert searches.read_search(folder).first_rung == 1
     (folder / "search.json").write_text(json.dumps({"space": {"learning_rate": [1e-3, 1e-2]}}))
-    assert searches.read_search(folder, [], None, None).first_rung == 25
+    assert searches.read_search(folder).first_rung == 25
 
 
 def test_each_run_has_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -389,6 +475,10 @@ def test_each_run_has_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPatch, tmp_path
     for slot in range(3):
         runner.start(tmp_path, [], slot)
     assert started == ["2", "GPU-8ab", "2"]
+
+
+def parent_of(process: int) -> int:
+    return int(Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[1])
 
 
 def wait_until(condition: Callable[[], bool]) -> None:
@@ -454,6 +544,9 @@ def test_bad_input(parent: Parent, tmp_path: Path) -> None:
         result = run("search_hyperparams", *good, "--storage", url)
         refused(result, "--storage postgresql://no.such.host/studies: cannot be reached")
         assert "secret" not in result.err + result.out
+    result = run("search_hyperparams", *good, "--storage", "postgresql://me:s{ecr}et@no.such.host/studies")
+    refused(result, "cannot be reached")
+    assert "ecr" not in result.err + result.out
     for url in ("me:secret@host", "postgresql:me:secret@host/db"):
         result = run("search_hyperparams", *good, "--storage", url)
         refused(result, "--storage")
@@ -541,7 +634,7 @@ def test_two_drivers_share_a_study(parent: Parent, postgres: str) -> None:
 def test_a_driver_that_draws_one_too_many(parent: Parent, postgres: str) -> None:
     """Two drivers may both see that one trial is left. The later one takes its own back."""
     folder = parent({}, method="random", num_trials=1, space={"learning_rate": {"min": 1e-3, "max": 1e-2}})
-    space = searches.read_search(folder, [], None, None)
+    space = searches.read_search(folder)
     study = searches.open_study(space, postgres, "search", prune=False)
     ask_of_study = study.ask
 
@@ -573,13 +666,83 @@ def test_the_database_goes_away(parent: Parent, postgres: str, tmp_path: Path) -
     assert "cannot be reached" in err
     assert "The same command goes on." in err
     assert "secret" not in err
+    assert "invalid data in the commit" not in err  # what Optuna says of any such error
     assert read_json(folder / "learning_rate_0.001" / "run.json")["status"] == "interrupted"
+
+
+def test_drivers_that_ask_at_the_same_time_draw_different_settings(parent: Parent, postgres: str) -> None:
+    """What is drawn is a function of the trial's number, not of how many there were when it was asked for."""
+    folder = parent({}, method="random", num_trials=9, space={"learning_rate": {"min": 1e-3, "max": 1e-2}})
+    space = searches.read_search(folder)
+    studies = [searches.open_study(space, postgres, name, prune=False) for name in ("alone", "together")]
+    alone = [asked.params for _ in range(2) if (asked := searches.ask(studies[0], space))]
+    ask_of_study, together = studies[1].ask, []
+
+    def ask_late() -> optuna.Trial:
+        studies[1].ask = ask_of_study  # type: ignore[method-assign]
+        other = searches.ask(studies[1], space)
+        assert other is not None
+        together.append(other.params)
+        return ask_of_study()
+
+    studies[1].ask = ask_late  # type: ignore[method-assign,assignment]
+    asked = searches.ask(studies[1], space)
+    assert asked is not None
+    assert [*together, asked.params] == alone
+    assert alone[0] != alone[1]
+
+
+def test_two_drivers_on_one_disk_choose_the_same_setting(parent: Parent, postgres: str) -> None:
+    """It is trained once, by one of them, and the other takes its result."""
+    folder = parent({"num_epochs": 9}, method="random", num_trials=8, space={"optimizer": ["adam", "sgd"]})
+    words = command(folder, "--storage", postgres, "--no_prune")
+    drivers = [subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE) for _ in range(2)]
+    outputs = [driver.communicate(timeout=280) for driver in drivers]
+    assert [driver.returncode for driver in drivers] == [0, 0], outputs
+    found = optuna.load_study(study_name="search", storage=postgres.replace("postgresql", "postgresql+psycopg")).trials
+    assert {trial.state.name for trial in found if not searches.is_lost(trial)} == {"COMPLETE"}, outputs
+    assert len({(trial.params["optimizer"], trial.value) for trial in found if trial.value is not None}) == 2
+
+
+@pytest.mark.parametrize("epochs", [1, 301])
+def test_a_trial_that_was_given_to_another_driver(parent: Parent, postgres: str, epochs: int) -> None:
+    """Before it is judged again, or after its last rung: the other trials go on."""
+    folder = parent({"num_epochs": 400}, method="grid", space={"learning_rate": [1e-3, 1e-2]})
+    words = command(folder, "--storage", postgres, "--no_prune")
+    process = subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    history = folder / "learning_rate_0.001" / "history.jsonl"
+    wait_until(lambda: history.exists() and len(history.read_text().splitlines()) >= epochs)
+    study = optuna.load_study(study_name="search", storage=postgres.replace("postgresql", "postgresql+psycopg"))
+    (trial,) = [trial for trial in study.trials if trial.params["learning_rate"] == 1e-3]
+    study._storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
+    out, err = process.communicate(timeout=200)
+    assert process.returncode == 0, err
+    assert sorted(trial.state.name for trial in study.trials) == ["COMPLETE", "FAIL"]
+    assert ("was given to another driver" in out) == (epochs == 1)
+
+
+def test_a_driver_killed_before_its_first_heartbeat(parent: Parent, postgres: str) -> None:
+    folder = parent({}, method="grid", space={"learning_rate": [1e-3]})
+    space = searches.read_search(folder)
+    study = searches.open_study(space, postgres, "search", prune=False)
+    study.ask()
+    assert [trial.state.name for trial in study.trials] == ["RUNNING"]
+    for table, column in (("trials", "datetime_start"), ("trial_heartbeats", "heartbeat")):
+        searches.beat(study, [])
+        assert [trial.state.name for trial in study.trials] == ["RUNNING"]
+        with study._storage._backend.engine.begin() as connection:  # type: ignore[attr-defined]
+            connection.execute(text(f"update {table} set {column} = {column} - interval '10 minutes'"))
+        searches.beat(study, [])
+    assert [trial.state.name for trial in study.trials] == ["FAIL", "WAITING"]
+    again = searches.ask(study, space)
+    assert again is not None
+    assert again.params == {"learning_rate": 1e-3}
 
 
 def test_a_driver_that_fell_silent(parent: Parent, postgres: str) -> None:
     """Its trials begin again with another driver, and do not count twice."""
     folder = parent({"num_epochs": 1}, method="grid", space={"learning_rate": [1e-3]})
-    space = searches.read_search(folder, [], None, None)
+    space = searches.read_search(folder)
     study = searches.open_study(space, postgres, "search", prune=False)
     lost = searches.ask(study, space)
     assert lost is not None

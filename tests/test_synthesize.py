@@ -181,6 +181,19 @@ def test_mean_and_deviation_over_seeds(tmp_path: Path) -> None:
     assert len(rows(tmp_path)) == 3  # a program gets each of them
 
 
+def test_what_was_trained_on_from_a_seed_is_no_seed(tmp_path: Path) -> None:
+    for seed, value in ((1, 0.5), (2, 0.7)):
+        finished(tmp_path / f"a-seed_{seed}", metrics={"accuracy": value, "epoch": 1}, seed=seed)
+    best = finished(tmp_path / "best", metrics={"accuracy": 0.9, "epoch": 1}, seed=1)
+    run_json = read_json(best / "run.json") | {"restore_file": "a-seed_1/best_weights/epoch_0001.pt"}
+    (best / "run.json").write_text(json.dumps(run_json))
+    lines = table(tmp_path).splitlines()[2:]
+    assert [[cell.strip() for cell in line.split("|")[1:3]] for line in lines] == [
+        ["best", "0.9"],
+        ["a (2 seeds)", "0.6000 ± 0.1414"],
+    ]
+
+
 def test_a_picture(tmp_path: Path) -> None:
     refused(run("synthesize_results", "--parent_dir", tmp_path / "none", "--plot"), "no such folder")
     finished(tmp_path / "untrained", metrics=None)
