@@ -111,9 +111,7 @@ class Driver:
         self.display = Display(search)
 
     def search_all(self) -> None:
-        while any(trial.is_locked() for trial in self.waiting):  # never more at once than there are slots:
-            time.sleep(LOOK_EVERY)  # runs whose driver was killed are still saving
-            stop.check()
+        self.wait_for_others()
         try:
             while True:
                 self.beat()
@@ -133,6 +131,16 @@ class Driver:
                 run.stop()
             for run in running:
                 run.process.join()
+
+    def wait_for_others(self) -> None:
+        """Never more at once than there are slots: runs whose driver was killed may still be saving."""
+        last: list[str] = []
+        while busy := [trial.folder.name for trial in self.waiting if trial.is_locked()]:
+            if busy != last:
+                logger.info("Waiting for runs that are still going on: %s", ", ".join(busy))
+            last = busy
+            time.sleep(LOOK_EVERY)
+            stop.check()
 
     def beat(self) -> None:
         if time.monotonic() - self.beaten_at > HEARTBEAT / 2:
