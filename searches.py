@@ -224,6 +224,8 @@ def read_values(name: str, entry: Any, bases: Sequence[JsonFile], params: Any, m
         raise UserError(f"{name}: a grid needs a step, or a list of values.")
     if is_integer and not isinstance(step, int | None):
         raise UserError(f"{name}: step {step:g} is no integer.")
+    if step is not None:  # max need not be one of the values
+        high = round(low + math.floor((high - low) / step + 1e-9) * step, 12)
     if is_integer:
         return IntDistribution(low, high, log, 1 if step is None else step)
     return FloatDistribution(low, high, log, step)
@@ -231,7 +233,10 @@ def read_values(name: str, entry: Any, bases: Sequence[JsonFile], params: Any, m
 
 def vary(base: JsonFile, space: Mapping[str, Any]) -> Iterator[JsonFile]:
     """`base` with the ends of what is searched: one value may need another, such as warm-up fewer epochs than all."""
-    ends = [entry if isinstance(entry, list) else (entry.get("min"), entry.get("max")) for entry in space.values()]
+    ends = [
+        entry if isinstance(entry, list) else [entry.get("min"), entry.get("max")] if isinstance(entry, dict) else []
+        for entry in space.values()
+    ]
     for values in itertools.islice(itertools.product(*ends), 1000):
         yield JsonFile(base.path, base.values | dict(zip(space, values, strict=True)), base.where)
 

@@ -148,6 +148,9 @@ def test_values_are_those_that_are_written(parent: Parent) -> None:
     assert searches.grid_values(checked.space["learning_rate"]) == [0.1, 0.1001, 0.1002, 0.1003]
     setting = checked.setting_of({"momentum": 0.9995, "learning_rate": 0.1003})
     assert checked.folders_of(setting) == [folder / "momentum_0.9995-learning_rate_0.1003"]
+    uneven = {"num_channels": {"min": 16, "max": 60, "step": 16}, "dropout_rate": {"min": 0, "max": 0.55, "step": 0.1}}
+    checked = searches.read_search(parent({}, method="grid", space=uneven))
+    assert [searches.grid_values(values)[-1] for values in checked.space.values()] == [48, 0.5]
     narrow = parent({}, space={"learning_rate": {"min": 0.123456, "max": 0.1235}})
     checked = searches.read_search(narrow)
     assert checked.setting_of({"learning_rate": 0.12346})["learning_rate"] == 0.123456  # not below its range
