@@ -363,7 +363,8 @@ def write_best(search: Search, study: optuna.Study, data_dir: str | None) -> Non
     setting = search.setting_of(best.params)
     params = {**read_params_file(search.parent_dir).values, **setting, **monitor, **where}
     target, folder = search.parent_dir / "best", search.folders_of(setting)[0]
-    logger.info("Best: %s %.4f, %s", search.metric, best.value, folder)
+    of_seeds = f" (mean of {search.seeds} seeds)" if search.seeds > 1 else ""
+    logger.info("Best: %s %.4f%s, %s", search.metric, best.value, of_seeds, folder)
     if (target / "run.json").exists() and json.loads((target / "params.json").read_text()) != params:
         logger.info("%s was trained with another setting, and stays as it is.", target)
         return
