@@ -119,7 +119,7 @@ class Driver:
                 if not any(self.slots) and not self.waiting and self.ask_at == math.inf:
                     return
                 self.display.show(self.study, [trial for trial in self.slots if trial])
-                time.sleep(LOOK_EVERY)
+                self.runner.wait([trial.run for trial in self.slots if trial and trial.run], LOOK_EVERY)
                 stop.check()  # first: the signal may have reached the runs too
                 for slot, trial in enumerate(self.slots):
                     if trial:

@@ -71,6 +71,13 @@ class Runner:
             raise UserError(SERVER_DIED) from None
         return run
 
+    def wait(self, runs: list[Run], seconds: float) -> None:
+        """Until one of `runs` has ended, or the time is over."""
+        if runs:
+            wait([run.process.sentinel for run in runs], seconds)
+        else:
+            time.sleep(seconds)
+
 
 class Run:
     """One run of train.py in its folder."""

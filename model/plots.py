@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -18,10 +18,10 @@ FINISHED: dict[bool, dict[str, Any]] = {  # how experiments look that were train
 }
 
 
-def new_figure(width: float, height: float) -> Any:
+def new_figure(width: float, height: float, layout: Literal["constrained"] | None = "constrained") -> Any:
     from matplotlib.figure import Figure  # without pyplot: no display, no global state
 
-    return Figure(figsize=(width, height), layout="constrained")
+    return Figure(figsize=(width, height), layout=layout)
 
 
 def save(figure: Any, path: Path) -> None:
@@ -38,7 +38,9 @@ def draw_curves(history: Sequence[dict[str, Any]], best_epoch: int, path: Path) 
     """
     names = list(history[0]["train"])[:3]
     epochs = [entry["epoch"] for entry in history]
-    figure = new_figure(4 * (len(names) + 1), 3.2)
+    # fixed margins: to measure all labels, as the constrained layout does, takes as long as to draw them
+    figure = new_figure(4 * (len(names) + 1), 3.2, layout=None)
+    figure.subplots_adjust(0.22 / (len(names) + 1), 0.16, 0.99, 0.9, wspace=0.25)
     axes = figure.subplots(1, len(names) + 1)
     for axis, name in zip(axes, names, strict=False):
         for split, colour in (("train", ORANGE), ("val", BLUE)):
