@@ -396,6 +396,8 @@ def cannot_be_reached(url: str, error: BaseException) -> UserError:
     line = (str(error).strip() or type(error).__name__).split("\n")[0]
     for secret in filter(None, (parsed.password, parsed.query.get("password"))):
         line = line.replace(str(secret), "***").replace(quote(str(secret)), "***")
+    if isinstance(error, ImportError):
+        line += '; PostgreSQL needs: pip install "psycopg[binary]"'
     place = f"{parsed.host or parsed.query.get('host', '')}/{parsed.database or ''}"
     return UserError(f"--storage {parsed.drivername}://{place}: cannot be reached ({line}).")
 

@@ -557,7 +557,7 @@ def test_bad_input(parent: Parent, tmp_path: Path) -> None:
     for url, word in (
         ("sqlite://", "names no file"),
         (f"sqlite:///{tmp_path}/none/study.db", f"no folder {tmp_path}/none"),
-        ("oracle://me:secret@host/db", "cannot be reached"),
+        ("oracle://me:secret@host/db", 'PostgreSQL needs: pip install "psycopg[binary]"'),
     ):
         refused(run("search_hyperparams", *good, "--storage", url), word)
     refused(run("search_hyperparams", *good, "--num_trials", 5), "a grid tries all its settings, here 2")
