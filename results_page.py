@@ -135,6 +135,7 @@ def describe(experiment: Experiment, parent_dir: Path) -> dict[str, Any]:
         error = json.loads((folder / "run.json").read_text()).get("error", "")
     return {
         "name": experiment.name,
+        "folder": str(folder),
         "params": experiment.params,
         "error": error,
         "curves": {
