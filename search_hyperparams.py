@@ -180,6 +180,8 @@ class Driver:
         if "pruned" in trial.trial.user_attrs:  # by a driver that was killed while the run was saving
             self.tell(trial, TrialState.PRUNED)
             return True
+        if not trial.folders[0].is_dir() and not is_shared(self.study):
+            return False  # which spares the study a question
         for earlier in self.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED)):
             if self.search.setting_of(earlier.params) == trial.setting:
                 for epoch, value in earlier.intermediate_values.items():
