@@ -390,7 +390,7 @@ def with_driver(url: str) -> str:
 
 
 def cannot_be_reached(url: str, error: BaseException) -> UserError:
-    """Names the host, and never the password, wherever in the URL it stands."""
+    """Names the file, or the host and never the password, wherever in the URL it stands."""
     parsed = make_url(url)
     error = error.__cause__ or error  # Optuna's own says nothing
     line = (str(error).strip() or type(error).__name__).split("\n")[0]
@@ -398,6 +398,10 @@ def cannot_be_reached(url: str, error: BaseException) -> UserError:
         line = line.replace(str(secret), "***").replace(quote(str(secret)), "***")
     if isinstance(error, ImportError):
         line += '; PostgreSQL needs: pip install "psycopg[binary]"'
+    if is_local(url):
+        damaged = "not a database" in line or "malformed" in line
+        hint = " Moved away, it is made anew, and runs that are finished are not trained again." if damaged else ""
+        return UserError(f"{parsed.database}: cannot be used ({line}).{hint}")
     place = f"{parsed.host or parsed.query.get('host', '')}/{parsed.database or ''}"
     return UserError(f"--storage {parsed.drivername}://{place}: cannot be reached ({line}).")
 

@@ -565,6 +565,15 @@ def test_bad_input(parent: Parent, tmp_path: Path) -> None:
     assert [path.name for path in folder.iterdir()] == ["params.json"]
 
 
+def test_a_damaged_study(parent: Parent) -> None:
+    folder = parent({"num_epochs": 1}, method="grid", space={"learning_rate": [1e-3]})
+    (folder / "study.db").write_text("This was one.")
+    refused(search(folder), f"{folder}/study.db: cannot be used", "Moved away, it is made anew")
+    (folder / "study.db").unlink()
+    assert search(folder).status == 0
+    assert states(folder) == ["COMPLETE"]
+
+
 @pytest.mark.parametrize("name", ["what?", "{now}", "100%20", "a b #1"])
 def test_odd_names(parent: Parent, tmp_path: Path, name: str) -> None:
     """What means something in a URL means nothing in a folder's name."""
