@@ -51,8 +51,8 @@ class Runner:
     """Starts runs. A trial costs no import: a server process imports torch and the task once, and is copied."""
 
     def __init__(self, task: str, jobs: int, gpus: list[str]):
-        threads = max(1, count_cores() // jobs) if not gpus else max(1, count_cores() // len(gpus))
-        os.environ.setdefault("OMP_NUM_THREADS", str(threads))  # read when the server imports torch
+        # read when the server imports torch
+        os.environ.setdefault("OMP_NUM_THREADS", str(max(1, count_cores() // jobs)))
         self.context: Any = multiprocessing.get_context("forkserver" if os.name == "posix" else "spawn")
         if os.name == "posix":
             plots = ["torch.utils.tensorboard", "matplotlib.figure", "matplotlib.backends.backend_agg"]
