@@ -401,7 +401,7 @@ def run_search(search: Search, storage: str, study_name: str, args: argparse.Nam
     gpus = [] if args.device == "cpu" else list_gpus()
     jobs = min(choose_jobs(args.jobs, gpus), search.num_trials)
     runner = Runner(search.params.task, jobs, gpus)
-    study = open_study(search, storage, study_name, prune=not args.no_prune)
+    study = open_study(search, storage, study_name, prune=search.prune and not args.no_prune)
     set_logger(search.parent_dir / "search.log")
     logger.info("%d trials, %d at once, by %s", search.num_trials, jobs, search.method)
     with stop.deferred():

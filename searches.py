@@ -41,6 +41,7 @@ class SearchFile(StrictModel):
     num_trials: int = Field(40, ge=1, description="Settings to try; a grid tries them all.")
     seed: int = Field(230, ge=0, description="Decides which settings are tried.")
     seeds: int = Field(1, ge=1, description="Runs of each setting, with seeds one above the other; their mean counts.")
+    prune: bool = Field(True, description="Stop bad runs early.")
     space: dict[str, Any] = Field(description="The values of each parameter: a list, or min, max, and step or log.")
 
 
@@ -61,6 +62,7 @@ class Search:
     space: dict[str, BaseDistribution]
     params: Any  # of the parent's params.json
     data_digest: str
+    prune: bool
 
     def describe(self) -> dict[str, Any]:
         """What may not change within a study."""
@@ -170,6 +172,7 @@ def read_search(
         space,
         params,
         data.digest,
+        checked.prune,
     )
 
 

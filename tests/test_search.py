@@ -323,6 +323,13 @@ def test_bad_trials_are_pruned(parent: Parent) -> None:
         assert list((run_folder / "last_weights").glob("*.pt"))
 
 
+def test_a_search_may_say_that_nothing_is_pruned(parent: Parent) -> None:
+    space = {"learning_rate": [1e-2, 1e-12, 1e-11]}
+    folder = parent({"num_epochs": 9, "num_channels": 64}, method="grid", space=space, prune=False)
+    assert search(folder, "--jobs", 1).status == 0
+    assert states(folder) == ["COMPLETE"] * 3
+
+
 # ---------------------------------------------------------------------------------------------- failures
 
 
