@@ -20,6 +20,7 @@ import sys
 import time
 from collections import Counter
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 import optuna
@@ -84,7 +85,7 @@ class Trial:
         self.trial = trial
         self.setting = search.setting_of(trial.params)
         self.folders = search.folders_of(self.setting)
-        self.values: list[float] = []  # of the seeds that are done
+        self.results: list[dict[str, float]] = []  # of the seeds that are done
         self.rung = search.first_rung * REDUCTION_FACTOR**times_judged  # the epoch after which it is judged next
         self.num_epochs: int = self.setting.get("num_epochs", search.params.num_epochs)
         self.outcome = ""  # "pruned" or "lost", once its run was asked to stop
@@ -92,7 +93,7 @@ class Trial:
 
     @property
     def folder(self) -> Path:
-        return self.folders[len(self.values)]
+        return self.folders[len(self.results)]
 
     def is_locked(self) -> bool:
         return any(is_locked(folder) for folder in self.folders if folder.is_dir())
@@ -186,7 +187,8 @@ class Driver:
             if self.search.setting_of(earlier.params) == trial.setting:
                 for epoch, value in earlier.intermediate_values.items():
                     trial.trial.report(value, epoch)
-                self.tell(trial, earlier.state, earlier.value if earlier.state == TrialState.COMPLETE else None)
+                is_done = earlier.state == TrialState.COMPLETE
+                self.tell(trial, earlier.state, earlier.value if is_done else None, earlier.user_attrs.get("loss"))
                 return True
         return False
 
@@ -194,7 +196,7 @@ class Driver:
         """Start the run of the trial's next seed. Returns whether it could start."""
         setting = dict(trial.setting)
         if self.search.seeds > 1:
-            setting["seed"] = self.search.params.seed + len(trial.values)
+            setting["seed"] = self.search.params.seed + len(trial.results)
         if self.search.metric != self.search.params.monitor:
             setting["monitor"] = self.search.metric
         words = [f"{name}={json.dumps(value)}" for name, value in setting.items()]
@@ -223,21 +225,22 @@ class Driver:
         elif status != 0:
             self.fail(trial, *explain_failure(trial.run, status))
         else:
-            value = read_metrics(trial.folder).get(self.search.metric, math.nan)
-            if not math.isfinite(value):
-                self.fail(trial, f"{self.search.metric} is {value}")
+            result = read_metrics(trial.folder)
+            if not math.isfinite(result.get(self.search.metric, math.nan)):
+                self.fail(trial, f"{self.search.metric} is {result.get(self.search.metric)}")
                 return
-            trial.values.append(value)
-            if len(trial.values) < len(trial.folders):
+            trial.results.append(result)
+            if len(trial.results) < len(trial.folders):
                 if self.start(slot, trial):
                     self.slots[slot] = trial
             else:
-                self.tell(trial, TrialState.COMPLETE, sum(trial.values) / len(trial.values))
+                value, loss = (mean(result[name] for result in trial.results) for name in (self.search.metric, "loss"))
+                self.tell(trial, TrialState.COMPLETE, value, loss)
 
     def judge(self, trial: Trial, entry: dict[str, Any]) -> None:
         """Tell the study of an epoch if it is that of a rung, and stop the run if it is not worth the next."""
         epoch, value = entry["epoch"], entry["val"][self.search.metric]
-        if trial.outcome or trial.values or not math.isfinite(value):
+        if trial.outcome or trial.results or not math.isfinite(value):
             return  # of several seeds the first is judged
         if not trial.rung <= epoch < trial.num_epochs:
             return
@@ -254,9 +257,12 @@ class Driver:
         if trial.outcome:
             trial.run.stop()
 
-    def tell(self, trial: Trial, state: TrialState, value: float | None = None) -> None:
+    def tell(self, trial: Trial, state: TrialState, value: float | None = None, loss: float | None = None) -> None:
         if state == TrialState.PRUNED and (trial.folder / "run.json").exists():
             save_json({**read_run(trial.folder), "status": "pruned"}, trial.folder / "run.json")
+        if loss is not None:
+            with contextlib.suppress(optuna.exceptions.UpdateFinishedTrialError):
+                trial.trial.set_user_attr("loss", loss)
         self.study.tell(trial.trial, value, state, skip_if_finished=True)  # by another driver, if this one was silent
         self.display.say(self.study, trial, state, value)
         if state != TrialState.FAIL:

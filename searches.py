@@ -464,10 +464,10 @@ def left_behind(study: optuna.Study, search: Search) -> list[tuple[optuna.Trial,
 
 
 def best_of(search: Search, trials: Sequence[FrozenTrial]) -> FrozenTrial | None:
-    """The best that was trained to the end, and the first of equals; None if there is none."""
+    """The best that was trained to the end, by its loss where the metric is the same; None if there is none."""
     done = [trial for trial in trials if trial.state == TrialState.COMPLETE]
     sign = 1 if search.goal == "maximize" else -1
-    return max(done, key=lambda trial: sign * (trial.value or 0.0), default=None)
+    return max(done, key=lambda t: (sign * (t.value or 0.0), -t.user_attrs.get("loss", math.inf)), default=None)
 
 
 def beat(study: optuna.Study, trials: Iterable[optuna.Trial]) -> None:

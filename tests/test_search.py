@@ -287,6 +287,21 @@ def test_what_was_to_be_pruned_is_not_judged_again(parent: Parent) -> None:
     assert not (folder / name_of(trials(folder)[1])).exists()
 
 
+def test_equals_are_ordered_as_in_the_table(parent: Parent) -> None:
+    """By their loss, which the study is told."""
+    folder = parent({"num_epochs": 6}, method="grid", space={"learning_rate": [1e-4, 3e-4, 1e-3]})
+    assert search(folder, "--no_prune").status == 0
+    found = trials(folder)
+    for trial in found:
+        metrics = read_json(folder / name_of(trial) / "metrics_eval_best_weights.json")
+        assert trial.user_attrs["loss"] == metrics["loss"]
+        trial.value = 0.5
+    best = searches.best_of(searches.read_search(folder), found)
+    assert best is not None
+    assert best.user_attrs["loss"] == min(trial.user_attrs["loss"] for trial in found)
+    assert best != found[0]
+
+
 def test_seeds(parent: Parent) -> None:
     """Their mean is what a setting is worth."""
     folder = parent({"num_epochs": 1}, method="grid", seeds=2, space={"learning_rate": [1e-3, 1e-2]})
