@@ -373,8 +373,11 @@ def write_best(search: Search, study: optuna.Study, data_dir: str | None) -> Non
     target, folder = search.parent_dir / "best", search.folders_of(setting)[0]
     of_seeds = f" (mean of {search.seeds} seeds)" if search.seeds > 1 else ""
     logger.info("Best: %s %.4f%s, %s", search.metric, best.value, of_seeds, folder)
-    if (target / "run.json").exists() and json.loads((target / "params.json").read_text()) != params:
-        logger.info("%s was trained with another setting, and stays as it is.", target)
+    if (target / "run.json").exists():
+        is_other = json.loads((target / "params.json").read_text()) != params
+        logger.info(
+            "%s was trained%s already, and stays as it is.", target, " with another setting" if is_other else ""
+        )
         return
     target.mkdir(exist_ok=True)
     save_json(params, target / "params.json")
@@ -413,7 +416,8 @@ def run_search(search: Search, storage: str, study_name: str, args: argparse.Nam
     with stop.deferred():
         Driver(search, study, runner, jobs, args).search_all()
     print(FORMATS["markdown"](*make_table(merge_seeds(find_experiments(search.parent_dir)))))
-    logger.info("A page of it: python synthesize_results.py --parent_dir %s --html report.html", search.parent_dir)
+    where = search.parent_dir
+    logger.info("A page of it: python synthesize_results.py --parent_dir %s --html %s", where, where / "report.html")
     write_best(search, study, args.data_dir)
 
 

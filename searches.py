@@ -153,7 +153,7 @@ def read_search(
         try:
             space[name] = read_values(name, entry, bases, params, checked.method)
         except UserError as error:
-            problems.append(str(error))
+            problems.append(f"{'' if assignments else find_line(path, name)}{error}")
     if problems:
         count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
         raise UserError("\n  ".join([f"{file.heading or path}: {count}", *problems]))
@@ -174,6 +174,12 @@ def read_search(
         data.digest,
         checked.prune,
     )
+
+
+def find_line(path: Path, name: str) -> str:
+    """ "line 4  ", where the parameter `name` is first written in the file."""
+    lines = path.read_text(encoding="utf-8-sig").splitlines()
+    return next((f"line {i}  " for i, line in enumerate(lines, 1) if f'"{name}"' in line), "")
 
 
 def split_assignment(assignment: str) -> tuple[str, list[Any]]:

@@ -124,10 +124,19 @@ def make_table(experiments: list[Experiment]) -> tuple[list[str], list[list[Any]
     params = list(dict.fromkeys(name for experiment in experiments for name in experiment.params))
     different = [name for name in params if len({json.dumps(e.params.get(name)) for e in experiments if e.params}) > 1]
     rows = [
-        [e.name, *(e.metrics.get(name) for name in metrics), *(e.params.get(name) for name in different), e.status]
+        [
+            e.name,
+            *(e.metrics.get(name) for name in metrics),
+            *(e.params.get(name) for name in different),
+            describe_status(e),
+        ]
         for e in experiments
     ]
     return ["experiment", *metrics, *different, "status"], rows
+
+
+def describe_status(experiment: Experiment) -> str:
+    return experiment.status + (", from other weights" if experiment.is_restored else "")
 
 
 class Spread(float):

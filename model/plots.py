@@ -113,7 +113,7 @@ def draw_results(
         if numeric and is_log.get(name):
             axis.set_xscale("log")
         choices = sorted({x for x, _, _ in known})
-        if numeric and len(choices) <= 7:
+        if numeric and are_apart(choices, is_log.get(name, False)):
             axis.set_xticks(choices, [f"{x:g}" for x in choices])
             axis.minorticks_off()
         axis.set(title=f"{metric} against {name}", xlabel=name)
@@ -123,6 +123,12 @@ def draw_results(
     for axis in figure.axes:
         axis.grid(alpha=0.2)
     save(figure, path)
+
+
+def are_apart(values: Sequence[float], is_log: bool) -> bool:
+    """Whether each of the sorted values can be written below an axis without touching its neighbour."""
+    places = np.log(values) if is_log else np.asarray(values)
+    return len(values) > 1 and bool(np.diff(places).min() > (places[-1] - places[0]) / 9)
 
 
 def draw_confusion_matrix(counts: np.ndarray, classes: Sequence[str], path: Path) -> None:

@@ -553,6 +553,12 @@ def test_what_is_wrong_with_a_space(parent: Parent, values: dict[str, Any], word
     assert sorted(path.name for path in folder.iterdir()) == ["params.json", "search.json"]
 
 
+def test_a_wrong_space_is_named_with_its_line(parent: Parent) -> None:
+    folder = parent()
+    (folder / "search.json").write_text('{"method": "tpe",\n "space": {\n   "learning_rte": [0.1]}}')
+    refused(search(folder), "  line 3  learning_rte: unknown parameter. Did you mean learning_rate?")
+
+
 def test_bad_input(parent: Parent, tmp_path: Path) -> None:
     refused(run("search_hyperparams", "--parent_dir", tmp_path / "nowhere"), "nowhere/params.json: no such file")
     folder = parent()

@@ -19,6 +19,7 @@ from PIL import Image
 import results_page
 import searches
 import synthesize_results
+from model import plots
 from tests.conftest import read_json, refused, run, write_params
 
 
@@ -192,6 +193,7 @@ def test_what_was_trained_on_from_a_seed_is_no_seed(tmp_path: Path) -> None:
         ["best", "0.9"],
         ["a (2 seeds)", "0.6000 ± 0.1414"],
     ]
+    assert "finished, from other weights" in lines[0]
 
 
 def test_a_picture(tmp_path: Path) -> None:
@@ -238,6 +240,13 @@ def test_curves_of_the_metric_that_was_chosen(tmp_path: Path) -> None:
     (folder / "run.json").write_text(json.dumps(run_json))
     (experiment,) = synthesize_results.find_experiments(tmp_path)
     assert list(results_page.describe(experiment, tmp_path)["curves"]) == ["loss", "recall", "accuracy"]
+
+
+def test_values_that_would_overprint_get_no_tick_of_their_own() -> None:
+    assert plots.are_apart([1e-4, 1e-3, 1e-2], is_log=True)
+    assert not plots.are_apart([1e-4, 1e-3, 1e-2], is_log=False)
+    assert not plots.are_apart([1.3e-4, 2.02e-4, 0.00394, 0.0222], is_log=True)
+    assert not plots.are_apart([0.1], is_log=False)
 
 
 def test_what_is_searched_and_on_which_scale(tmp_path: Path) -> None:
