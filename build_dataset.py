@@ -18,8 +18,8 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from engine.params import TrainingParams
 from model import TASKS, Task, read_params
-from model.params import TrainingParams
 from utils import UserError, run_command
 
 

@@ -13,19 +13,11 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
+from engine.checkpoints import fetch_checkpoint, restore_weights
+from engine.devices import autocast, choose_device, choose_precision, to_device
+from engine.metrics import Totals
 from model import Task, check_same_data, load_experiment
-from model.hardware import autocast, choose_device, choose_precision, to_device
-from model.metrics import Totals
-from utils import (
-    Progress,
-    check_writable,
-    fetch_checkpoint,
-    logger,
-    restore_weights,
-    run_command,
-    save_json,
-    set_logger,
-)
+from utils import Progress, check_writable, logger, run_command, save_json, set_logger
 
 
 def parse_args() -> argparse.Namespace:

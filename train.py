@@ -18,14 +18,13 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader
 
-from evaluate import evaluate
-from model import Task, create_experiment, load_experiment, read_run
-from model.hardware import autocast, choose_device, choose_precision, to_device
-from model.optimizers import clip_gradients
-from model.params import TrainingParams
-from model.plots import draw_curves
-from model.summary import summarize
-from runs import (
+from engine.checkpoints import mend, restore_weights
+from engine.devices import autocast, choose_device, choose_precision, to_device
+from engine.locks import locked
+from engine.optimizers import clip_gradients
+from engine.params import TrainingParams
+from engine.pictures import draw_curves
+from engine.runs import (
     Run,
     best_epoch,
     check_same_files,
@@ -40,20 +39,10 @@ from runs import (
     warn_of_another_machine,
     write_results,
 )
-from utils import (
-    Diverged,
-    Progress,
-    Stopped,
-    UserError,
-    check_writable,
-    locked,
-    logger,
-    mend,
-    restore_weights,
-    run_command,
-    set_logger,
-    stop,
-)
+from engine.summary import summarize
+from evaluate import evaluate
+from model import Task, create_experiment, load_experiment, read_run
+from utils import Diverged, Progress, Stopped, UserError, check_writable, logger, run_command, set_logger, stop
 
 
 def parse_args() -> argparse.Namespace:

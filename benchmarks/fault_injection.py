@@ -26,9 +26,10 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.hardware import describe_hardware
-from model.hardware import choose_device
+from engine.checkpoints import list_checkpoints, load_checkpoint, load_newest, position
+from engine.devices import choose_device
 from tests.conftest import timeless
-from utils import UserError, list_checkpoints, load_checkpoint, load_newest, position
+from utils import UserError
 
 ROOT = Path(__file__).parent.parent
 # a checkpoint every tenth of a second, so that many kills meet one that is being written

@@ -12,10 +12,10 @@ from typing import Any
 import torch
 from torch import nn
 
+from engine.devices import autocast, choose_precision
+from engine.optimizers import make_optimizer
+from engine.runs import Run
 from model import Task
-from model.hardware import autocast, choose_precision
-from model.optimizers import make_optimizer
-from runs import Run
 from train import train
 
 Way = Callable[[], Any]

@@ -21,7 +21,8 @@ from typing import Any
 import optuna
 from optuna.trial import TrialState
 
-import searches
+import search.space as search_space
+import search.study as search_study
 from benchmarks.hardware import describe_hardware
 
 ROOT = Path(__file__).parent.parent
@@ -106,8 +107,8 @@ def many_trials(folder: Path, data_dir: str, count: int) -> None:
     space = {"learning_rate": {"min": 1e-4, "max": 1e-4 * count}}
     search_file = {"method": "random", "num_trials": count, "space": space}
     (parent / "search.json").write_text(json.dumps(search_file))
-    search = searches.read_search(parent)
-    study = searches.open_study(search, searches.study_url(parent), searches.STUDY, prune=False)
+    search = search_space.read_search(parent)
+    study = search_study.open_study(search, search_study.study_url(parent), search_study.STUDY, prune=False)
     distribution = search.space["learning_rate"]
     params = search.params.model_dump()
     for i in range(count):
@@ -162,7 +163,7 @@ def compare_methods(folder: Path, images: str, seeds: list[int]) -> None:
         search_file = {"num_trials": 27, "seed": seed, "space": space}
         (parent / "search.json").write_text(json.dumps(search_file))
         seconds, share = run_search(parent)
-        trials = optuna.load_study(study_name=searches.STUDY, storage=searches.study_url(parent)).get_trials()
+        trials = optuna.load_study(study_name=search_study.STUDY, storage=search_study.study_url(parent)).get_trials()
         begin = min(trial.datetime_start for trial in trials if trial.datetime_start)
         ends = {
             (trial.datetime_complete - begin).total_seconds(): trial.value

@@ -29,12 +29,12 @@ from torch import Tensor, nn
 
 from benchmarks.hardware import describe_hardware
 from benchmarks.paired import bare_way, measure, new, print_speeds, ratio, train_way
+from engine.devices import choose_device, choose_precision
+from engine.runs import Run
 from evaluate import evaluate
 from model import load_experiment
-from model.hardware import choose_device, choose_precision
 from model.sequence_tagging.data_loader import TaggingDataset
 from model.sequence_tagging.net import Outputs, describe_tags
-from runs import Run
 from train import train
 
 LSTM, CRF = Path("experiments/ner_lstm"), Path("experiments/ner_bilstm_crf")

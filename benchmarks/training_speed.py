@@ -26,8 +26,8 @@ from torchvision import transforms
 
 from benchmarks.hardware import describe_hardware
 from benchmarks.paired import Way, bare_way, measure, new, print_speeds, train_way
+from engine.devices import choose_device
 from model import load_experiment
-from model.hardware import choose_device
 from model.image_classification.dataset import label_of, list_images
 
 

@@ -12,9 +12,9 @@ import numpy as np
 from PIL import Image
 from tabulate import tabulate
 
+from engine.params import describe
 from model import TASKS, Task
 from model.image_classification.sample import draw_hand
-from model.params import describe
 
 HEADER = """# Parameters
 

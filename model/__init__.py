@@ -8,7 +8,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from model.params import WITHOUT_EFFECT, JsonFile, did_you_mean
+from engine.params import WITHOUT_EFFECT, JsonFile, did_you_mean
 from utils import UserError, check_writable, save_json
 
 TASKS = ("image_classification", "sequence_tagging")

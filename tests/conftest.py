@@ -18,8 +18,9 @@ import torch
 from hypothesis import settings
 from PIL import Image
 
+from engine.checkpoints import list_checkpoints
 from model.sequence_tagging.sample import write_sentences
-from utils import list_checkpoints, run_command
+from utils import run_command
 
 settings.register_profile("untimed", deadline=None)  # machines are shared and noisy
 settings.load_profile("untimed")

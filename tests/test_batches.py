@@ -11,8 +11,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from engine.batches import BatchSampler
 from model import load_experiment
-from model.batches import BatchSampler
 from model.image_classification.data_loader import SHIFT, augment, augmentation_draws
 from tests.conftest import write_params
 

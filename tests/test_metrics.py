@@ -7,8 +7,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from engine.metrics import Totals, class_scores, confusion, count_correct, ratio
 from model.image_classification.net import loss_fn, metrics
-from model.metrics import Totals, class_scores, confusion, count_correct, ratio
 
 PAIRS = st.lists(st.tuples(st.integers(-1, 3), st.integers(0, 3)), min_size=1, max_size=60)
 

@@ -10,10 +10,10 @@ import pytest
 import torch
 from torch import nn
 
+from engine.optimizers import OPTIMIZERS, Schedule, make_optimizer
+from engine.summary import summarize
 from model.image_classification.net import Net, loss_fn
 from model.image_classification.params import DataParams, Params
-from model.optimizers import OPTIMIZERS, Schedule, make_optimizer
-from model.summary import summarize
 from tests.conftest import ROOT
 
 
@@ -126,8 +126,8 @@ def test_optimizer_without_compiler_is_torchs(name: str) -> None:
     """The same steps, the same state, and nothing of torch.compile imported for it."""
     code = f"""
 import sys, torch
-from model.image_classification.params import Params
-from model.optimizers import OPTIMIZERS, make_optimizer
+from model.image_classification.params import DataParams, Params
+from engine.optimizers import OPTIMIZERS, make_optimizer
 def steps(make):
     torch.manual_seed(0)
     layer = torch.nn.Linear(3, 1)

@@ -21,15 +21,18 @@ from typing import Any
 import pytest
 import torch
 
+import engine.checkpoints as checkpoints
 import evaluate
-import runs
 import train
 import utils
+from engine import runs
+from engine.checkpoints import fetch_checkpoint, list_checkpoints, save_checkpoint
+from engine.locks import locked
+from engine.optimizers import clip_gradients
+from engine.runs import Run
 from model import load_experiment
-from model.optimizers import clip_gradients
-from runs import Run
 from tests.conftest import ROOT, Result, last_checkpoint, read_json, refused, run, timeless, train_ok
-from utils import Diverged, fetch_checkpoint, list_checkpoints, locked, save_checkpoint
+from utils import Diverged
 
 Experiment = Callable[..., Path]
 
@@ -556,14 +559,14 @@ def test_a_better_checkpoint_takes_the_place_of_the_one_that_is_being_read(
     shutil.copytree(trained, model_dir)
     (path,) = list_checkpoints(model_dir / "best_weights")
     newer = path.with_name("epoch_0099.pt")
-    real = utils.load_checkpoint
+    real = checkpoints.load_checkpoint
 
     def move_first(path: Path) -> Any:
         if path.name != newer.name:
             path.rename(newer)
         return real(path)
 
-    monkeypatch.setattr(utils, "load_checkpoint", move_first)
+    monkeypatch.setattr(checkpoints, "load_checkpoint", move_first)
     assert fetch_checkpoint(model_dir, "best")["path"] == str(newer)
 
 
@@ -809,7 +812,7 @@ def test_full_disk(experiment: Experiment, monkeypatch: pytest.MonkeyPatch, name
         assert result.err.count("\n") <= 2
     assert not list(model_dir.rglob("*.partial"))
     for path in model_dir.rglob("*.pt"):
-        assert utils.load_checkpoint(path)["state_dict"]
+        assert checkpoints.load_checkpoint(path)["state_dict"]
     train_ok(model_dir)
     assert_same_run(whole, model_dir)
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from docs.generate import generate
+from engine.params import JsonFile
 from model import TASKS, Task, read_params
-from model.params import JsonFile
 from tests.conftest import ROOT, refused, run
 from utils import UserError
 

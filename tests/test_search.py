@@ -24,11 +24,12 @@ import pytest
 from optuna.trial import TrialState
 from sqlalchemy import text
 
-import searches
-from search_hyperparams import Driver, Trial
+import search.space as search_space
+import search.study as search_study
+from engine.locks import locked
+from search.driver import Driver, Trial
+from search.workers import Run, Runner, choose_jobs, list_gpus
 from tests.conftest import ROOT, Result, assert_same_weights, read_json, refused, run, train_ok, write_params
-from trials import Run, Runner, choose_jobs, list_gpus
-from utils import locked
 
 Parent = Callable[..., Path]
 
@@ -143,24 +144,24 @@ def test_values_are_those_that_are_written(parent: Parent) -> None:
     """Three digits are for continuous ranges alone."""
     space = {"momentum": [0.9995, 0.99951], "learning_rate": {"min": 0.1, "max": 0.1003, "step": 0.0001}}
     folder = parent({"num_epochs": 1, "optimizer": "sgd"}, method="grid", space=space)
-    checked = searches.read_search(folder)
+    checked = search_space.read_search(folder)
     assert checked.num_trials == 8
-    assert searches.grid_values(checked.space["learning_rate"]) == [0.1, 0.1001, 0.1002, 0.1003]
+    assert search_space.grid_values(checked.space["learning_rate"]) == [0.1, 0.1001, 0.1002, 0.1003]
     setting = checked.setting_of({"momentum": 0.9995, "learning_rate": 0.1003})
     assert checked.folders_of(setting) == [folder / "momentum_0.9995-learning_rate_0.1003"]
     uneven = {"num_channels": {"min": 16, "max": 60, "step": 16}, "dropout_rate": {"min": 0, "max": 0.55, "step": 0.1}}
-    checked = searches.read_search(parent({}, method="grid", space=uneven))
-    assert [searches.grid_values(values)[-1] for values in checked.space.values()] == [48, 0.5]
+    checked = search_space.read_search(parent({}, method="grid", space=uneven))
+    assert [search_space.grid_values(values)[-1] for values in checked.space.values()] == [48, 0.5]
     narrow = parent({}, space={"learning_rate": {"min": 0.123456, "max": 0.1235}})
-    checked = searches.read_search(narrow)
+    checked = search_space.read_search(narrow)
     assert checked.setting_of({"learning_rate": 0.12346})["learning_rate"] == 0.123456  # not below its range
 
 
 def test_a_driver_on_another_host_left_a_trial(parent: Parent) -> None:
     """Killed while it asked, in a container whose name is another now: the lock says that it lives no more."""
     folder = parent({"num_epochs": 1}, method="grid", space={"learning_rate": [1e-3, 1e-2]})
-    checked = searches.read_search(folder)
-    study = searches.open_study(checked, f"sqlite:///{folder / 'study.db'}", searches.STUDY, prune=False)
+    checked = search_space.read_search(folder)
+    study = search_study.open_study(checked, f"sqlite:///{folder / 'study.db'}", search_study.STUDY, prune=False)
     study.ask()  # no parameters are stored yet
     assert search(folder).status == 0
     assert states(folder) == ["COMPLETE"] * 2
@@ -270,12 +271,12 @@ def test_other_data_are_another_study(parent: Parent, shared_data: Path, tmp_pat
 def test_what_was_to_be_pruned_is_not_judged_again(parent: Parent) -> None:
     """The driver was killed while the run was saving."""
     folder = parent({"num_epochs": 9}, method="random", num_trials=2, space={"learning_rate": {"min": 1e-3, "max": 1}})
-    space = searches.read_search(folder)
-    study = searches.open_study(space, searches.study_url(folder), searches.STUDY, prune=True)
+    space = search_space.read_search(folder)
+    study = search_study.open_study(space, search_study.study_url(folder), search_study.STUDY, prune=True)
     driver = Driver(space, study, Runner.__new__(Runner), 1, argparse.Namespace())
     outcomes = []
     for accuracy in (0.9, 0.1):
-        asked = searches.ask(study, space)
+        asked = search_study.ask(study, space)
         assert asked is not None
         trial = Trial(space, asked)
         trial.run = Run(trial.folder, types.SimpleNamespace(exitcode=0))
@@ -296,7 +297,7 @@ def test_equals_are_ordered_as_in_the_table(parent: Parent) -> None:
         metrics = read_json(folder / name_of(trial) / "metrics_eval_best_weights.json")
         assert trial.user_attrs["loss"] == metrics["loss"]
         trial.value = 0.5
-    best = searches.best_of(searches.read_search(folder), found)
+    best = search_study.best_of(search_space.read_search(folder), found)
     assert best is not None
     assert best.user_attrs["loss"] == min(trial.user_attrs["loss"] for trial in found)
     assert best != found[0]
@@ -458,7 +459,7 @@ def test_out_of_memory(parent: Parent) -> None:
 
 def test_what_a_value_needs_may_be_another_that_is_searched(parent: Parent) -> None:
     space = {"num_epochs": [20, 30], "warmup_epochs": [6.0]}
-    assert searches.read_search(parent({"num_epochs": 5}, method="grid", space=space)).num_trials == 2
+    assert search_space.read_search(parent({"num_epochs": 5}, method="grid", space=space)).num_trials == 2
     space = {"num_epochs": [2, 3], "warmup_epochs": [6.0]}
     refused(search(parent({"num_epochs": 5}, method="grid", space=space)), "expected less than num_epochs (5), got 6")
 
@@ -466,9 +467,9 @@ def test_what_a_value_needs_may_be_another_that_is_searched(parent: Parent) -> N
 @pytest.mark.parametrize("searched", [[4, 60], {"min": 4, "max": 60}])
 def test_the_first_rung_is_within_the_shortest_run(parent: Parent, searched: Any) -> None:
     folder = parent({"num_epochs": 100}, method="random", space={"num_epochs": searched})
-    assert searches.read_search(folder).first_rung == 1
+    assert search_space.read_search(folder).first_rung == 1
     (folder / "search.json").write_text(json.dumps({"space": {"learning_rate": [1e-3, 1e-2]}}))
-    assert searches.read_search(folder).first_rung == 25
+    assert search_space.read_search(folder).first_rung == 25
 
 
 def test_each_run_has_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -674,20 +675,20 @@ def test_two_drivers_share_a_study(parent: Parent, postgres: str) -> None:
 def test_a_driver_that_draws_one_too_many(parent: Parent, postgres: str) -> None:
     """Two drivers may both see that one trial is left. The later one takes its own back."""
     folder = parent({}, method="random", num_trials=1, space={"learning_rate": {"min": 1e-3, "max": 1e-2}})
-    space = searches.read_search(folder)
-    study = searches.open_study(space, postgres, "search", prune=False)
+    space = search_space.read_search(folder)
+    study = search_study.open_study(space, postgres, "search", prune=False)
     ask_of_study = study.ask
 
     def ask_late(*args: Any) -> optuna.Trial:
         study.ask = ask_of_study  # type: ignore[method-assign]
-        assert searches.ask(study, space) is not None  # the other driver
+        assert search_study.ask(study, space) is not None  # the other driver
         return ask_of_study(*args)
 
     study.ask = ask_late  # type: ignore[method-assign,assignment]
-    assert searches.ask(study, space) is None
-    assert searches.ask(study, space) is None
+    assert search_study.ask(study, space) is None
+    assert search_study.ask(study, space) is None
     assert [trial.state.name for trial in study.trials] == ["RUNNING", "FAIL"]
-    assert searches.is_lost(study.trials[1])
+    assert search_study.is_lost(study.trials[1])
 
 
 def test_the_database_goes_away(parent: Parent, postgres: str, tmp_path: Path) -> None:
@@ -713,20 +714,20 @@ def test_the_database_goes_away(parent: Parent, postgres: str, tmp_path: Path) -
 def test_drivers_that_ask_at_the_same_time_draw_different_settings(parent: Parent, postgres: str) -> None:
     """What is drawn is a function of the trial's number, not of how many there were when it was asked for."""
     folder = parent({}, method="random", num_trials=9, space={"learning_rate": {"min": 1e-3, "max": 1e-2}})
-    space = searches.read_search(folder)
-    studies = [searches.open_study(space, postgres, name, prune=False) for name in ("alone", "together")]
-    alone = [asked.params for _ in range(2) if (asked := searches.ask(studies[0], space))]
+    space = search_space.read_search(folder)
+    studies = [search_study.open_study(space, postgres, name, prune=False) for name in ("alone", "together")]
+    alone = [asked.params for _ in range(2) if (asked := search_study.ask(studies[0], space))]
     ask_of_study, together = studies[1].ask, []
 
     def ask_late() -> optuna.Trial:
         studies[1].ask = ask_of_study  # type: ignore[method-assign]
-        other = searches.ask(studies[1], space)
+        other = search_study.ask(studies[1], space)
         assert other is not None
         together.append(other.params)
         return ask_of_study()
 
     studies[1].ask = ask_late  # type: ignore[method-assign,assignment]
-    asked = searches.ask(studies[1], space)
+    asked = search_study.ask(studies[1], space)
     assert asked is not None
     assert [*together, asked.params] == alone
     assert alone[0] != alone[1]
@@ -740,7 +741,7 @@ def test_two_drivers_on_one_disk_choose_the_same_setting(parent: Parent, postgre
     outputs = [driver.communicate(timeout=280) for driver in drivers]
     assert [driver.returncode for driver in drivers] == [0, 0], outputs
     found = optuna.load_study(study_name="search", storage=postgres.replace("postgresql", "postgresql+psycopg")).trials
-    assert {trial.state.name for trial in found if not searches.is_lost(trial)} == {"COMPLETE"}, outputs
+    assert {trial.state.name for trial in found if not search_study.is_lost(trial)} == {"COMPLETE"}, outputs
     assert len({(trial.params["optimizer"], trial.value) for trial in found if trial.value is not None}) == 2
 
 
@@ -763,18 +764,18 @@ def test_a_trial_that_was_given_to_another_driver(parent: Parent, postgres: str,
 
 def test_a_driver_killed_before_its_first_heartbeat(parent: Parent, postgres: str) -> None:
     folder = parent({}, method="grid", space={"learning_rate": [1e-3]})
-    space = searches.read_search(folder)
-    study = searches.open_study(space, postgres, "search", prune=False)
+    space = search_space.read_search(folder)
+    study = search_study.open_study(space, postgres, "search", prune=False)
     study.ask()
     assert [trial.state.name for trial in study.trials] == ["RUNNING"]
     for table, column in (("trials", "datetime_start"), ("trial_heartbeats", "heartbeat")):
-        searches.beat(study, [])
+        search_study.beat(study, [])
         assert [trial.state.name for trial in study.trials] == ["RUNNING"]
         with study._storage._backend.engine.begin() as connection:  # type: ignore[attr-defined]
             connection.execute(text(f"update {table} set {column} = {column} - interval '10 minutes'"))
-        searches.beat(study, [])
+        search_study.beat(study, [])
     assert [trial.state.name for trial in study.trials] == ["FAIL", "WAITING"]
-    again = searches.ask(study, space)
+    again = search_study.ask(study, space)
     assert again is not None
     assert again.params == {"learning_rate": 1e-3}
 
@@ -782,9 +783,9 @@ def test_a_driver_killed_before_its_first_heartbeat(parent: Parent, postgres: st
 def test_a_driver_that_fell_silent(parent: Parent, postgres: str) -> None:
     """Its trials begin again with another driver, and do not count twice."""
     folder = parent({"num_epochs": 1}, method="grid", space={"learning_rate": [1e-3]})
-    space = searches.read_search(folder)
-    study = searches.open_study(space, postgres, "search", prune=False)
-    lost = searches.ask(study, space)
+    space = search_space.read_search(folder)
+    study = search_study.open_study(space, postgres, "search", prune=False)
+    lost = search_study.ask(study, space)
     assert lost is not None
     lost.set_user_attr("driver", ["another machine", 1])
     with study._storage._backend.engine.begin() as connection:  # type: ignore[attr-defined]

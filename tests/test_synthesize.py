@@ -16,10 +16,10 @@ import pytest
 from optuna.distributions import BaseDistribution, IntDistribution
 from PIL import Image
 
-import results_page
-import searches
-import synthesize_results
-from model import plots
+import engine.pictures as plots
+import results.experiments as results_experiments
+import results.page as results_page
+import search.study as search_study
 from tests.conftest import read_json, refused, run, write_params
 
 
@@ -213,8 +213,8 @@ def test_a_picture(tmp_path: Path) -> None:
 def test_importance_of_parameters(tmp_path: Path, num_finished: int, when: str) -> None:
     """By what was reached in the end; if most trials were pruned, by what all had reached when judged first."""
     assert results_page.read_importance(tmp_path) == ({}, "")
-    url = searches.study_url(tmp_path)
-    study = optuna.create_study(study_name=searches.STUDY, storage=url, direction="maximize")
+    url = search_study.study_url(tmp_path)
+    study = optuna.create_study(study_name=search_study.STUDY, storage=url, direction="maximize")
     study.tell(study.ask(), state=optuna.trial.TrialState.FAIL)  # killed while it was asking
     space: dict[str, BaseDistribution] = {"matters": IntDistribution(0, 3), "does_not": IntDistribution(0, 3)}
     for i in range(16):
@@ -238,7 +238,7 @@ def test_curves_of_the_metric_that_was_chosen(tmp_path: Path) -> None:
     (folder / "history.jsonl").write_text(json.dumps({"epoch": 1, "train": metrics, "val": metrics}) + "\n")
     run_json = read_json(folder / "run.json") | {"monitor": "recall"}
     (folder / "run.json").write_text(json.dumps(run_json))
-    (experiment,) = synthesize_results.find_experiments(tmp_path)
+    (experiment,) = results_experiments.find_experiments(tmp_path)
     assert list(results_page.describe(experiment, tmp_path)["curves"]) == ["loss", "recall", "accuracy"]
 
 
@@ -252,7 +252,7 @@ def test_values_that_would_overprint_get_no_tick_of_their_own() -> None:
 def test_what_is_searched_and_on_which_scale(tmp_path: Path) -> None:
     for i, rate in enumerate([0.001, 0.1]):
         with_history(tmp_path / f"{i}", [0.5], learning_rate=rate, batch_size=8 * (i + 1), seed=i)
-    experiments = synthesize_results.find_experiments(tmp_path)
+    experiments = results_experiments.find_experiments(tmp_path)
     assert results_page.searched_params(experiments) == {"batch_size": [8, 16], "learning_rate": [0.001, 0.1]}
     assert results_page.is_log("learning_rate", [0.001, 0.1], tmp_path)
     assert not results_page.is_log("batch_size", [8, 16], tmp_path)

@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn.utils.rnn import pad_sequence
 
-from model.batches import Batch
-from model.metrics import Totals
+from engine.batches import Batch
+from engine.metrics import Totals
 from model.sequence_tagging.data_loader import TaggingDataset, fetch_dataloader
 from model.sequence_tagging.embeddings import read_embeddings
 from model.sequence_tagging.net import Net, Outputs, count_entities, describe_tags, loss_fn, metrics, predictions

@@ -21,7 +21,8 @@ def project(tmp_path: Path) -> Path:
     project.mkdir()
     for path in ROOT.glob("*.py"):
         shutil.copy(path, project)
-    shutil.copytree(ROOT / "model", project / "model", ignore=shutil.ignore_patterns("__pycache__"))
+    for package in ("engine", "model", "search", "results"):
+        shutil.copytree(ROOT / package, project / package, ignore=shutil.ignore_patterns("__pycache__"))
     return project
 
 

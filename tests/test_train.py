@@ -14,9 +14,9 @@ import pytest
 import torch
 from PIL import Image
 
-import runs
+from engine import runs
+from engine.runs import best_epoch
 from model import load_experiment
-from runs import best_epoch
 from tests.conftest import (
     assert_same_weights,
     draw_photo,

@@ -23,7 +23,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from model.batches import Batch, BatchSampler, make_loader, make_rng
+from engine.batches import Batch, BatchSampler, make_loader, make_rng
 from utils import UserError, in_threads
 
 from .dataset import label_of, list_images

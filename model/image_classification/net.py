@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from model.metrics import Metric, count_correct, ratio
+from engine.metrics import Metric, count_correct, ratio
 
 from .params import Params
 

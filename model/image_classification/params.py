@@ -6,8 +6,8 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from model.params import DataParams as SharedDataParams
-from model.params import TrainingParams
+from engine.params import DataParams as SharedDataParams
+from engine.params import TrainingParams
 
 
 class Params(TrainingParams):

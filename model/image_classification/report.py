@@ -12,8 +12,8 @@ from tabulate import tabulate
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from model.metrics import class_scores, confusion
-from model.plots import draw_confusion_matrix, draw_images
+from engine.metrics import class_scores, confusion
+from engine.pictures import draw_confusion_matrix, draw_images
 from utils import write_atomically
 
 from .params import Params

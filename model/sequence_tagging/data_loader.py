@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import DataLoader, Dataset
 
-from model.batches import Batch, BatchSampler, make_loader, make_rng
+from engine.batches import Batch, BatchSampler, make_loader, make_rng
 from utils import UserError
 
 from .formats import read_pair

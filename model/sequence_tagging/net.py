@@ -9,10 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from engine.metrics import Metric, count_correct, num_items, ratio
 from model.layers.characters import CharCNN, CharRNN
 from model.layers.crf import CRF
 from model.layers.recurrent import LockedDropout, RecurrentEncoder
-from model.metrics import Metric, count_correct, num_items, ratio
 
 from .embeddings import read_embeddings
 from .entities import OUTSIDE, goes_on, parse

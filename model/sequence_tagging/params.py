@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from model.params import DataParams as SharedDataParams
-from model.params import TrainingParams
+from engine.params import DataParams as SharedDataParams
+from engine.params import TrainingParams
 from utils import UserError
 
 from .formats import read_lines

@@ -11,15 +11,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from engine.pictures import draw_results
 from model import read_history
-from model.plots import draw_results
 from utils import write_atomically
 
 if TYPE_CHECKING:
-    from synthesize_results import Experiment
+    from results.experiments import Experiment
 
 FEWEST_TRIALS = 8  # that say something of a parameter's importance
-TEMPLATE = Path(__file__).parent / "model" / "results_page.html"
+TEMPLATE = Path(__file__).parent / "page.html"
 
 
 def searched_params(experiments: Sequence[Experiment]) -> dict[str, list[Any]]:
@@ -54,7 +54,7 @@ def read_importance(parent_dir: Path) -> tuple[dict[str, float], str]:
         return {}, ""
     import optuna
 
-    from searches import STUDY, study_url
+    from search.study import STUDY, study_url
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     try:

@@ -19,26 +19,14 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from engine.checkpoints import fetch_checkpoint, list_checkpoints, load_newest, save_checkpoint
+from engine.devices import choose_precision
+from engine.locks import LOCK, LOCK_HOLDER
+from engine.metrics import Totals
+from engine.optimizers import Schedule, make_optimizer
+from engine.params import WITHOUT_EFFECT, TrainingParams
 from model import Task, check_same_data, read_run
-from model.hardware import choose_precision
-from model.metrics import Totals
-from model.optimizers import Schedule, make_optimizer
-from model.params import WITHOUT_EFFECT, TrainingParams
-from utils import (
-    LOCK,
-    LOCK_HOLDER,
-    Diverged,
-    Stopped,
-    UserError,
-    explain,
-    fetch_checkpoint,
-    list_checkpoints,
-    load_newest,
-    logger,
-    save_checkpoint,
-    save_json,
-    write_atomically,
-)
+from utils import Diverged, Stopped, UserError, explain, logger, save_json, write_atomically
 
 # ------------------------------------------------------------------------------------- where to start
 
@@ -406,7 +394,7 @@ def gradient_norms(net: nn.Module) -> dict[str, float]:
 
 
 def get_random_states(device: torch.device) -> dict[str, Any]:
-    """The states of the generators that draw the dropout. Order and augmentation have none: see model/batches.py."""
+    """The states of the generators that draw the dropout. Order and augmentation have none: see engine/batches.py."""
     states = {"cpu": torch.get_rng_state()}
     if device.type != "cpu":
         states[device.type] = torch.get_device_module(device).get_rng_state(device)
@@ -423,7 +411,9 @@ def describe_run(params: TrainingParams, device: torch.device, restore_file: str
     """What run.json says: enough to know what was run, on what, and with what."""
     git = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
     commit = (
-        subprocess.run(git, cwd=Path(__file__).parent, capture_output=True, text=True) if shutil.which("git") else None
+        subprocess.run(git, cwd=Path(__file__).parents[1], capture_output=True, text=True)
+        if shutil.which("git")
+        else None
     )
     return {
         "status": "running",

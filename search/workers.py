@@ -16,8 +16,9 @@ from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
+from engine.locks import Busy, is_locked
 from model import read_history, read_run
-from utils import Busy, UserError, is_locked, run_command, stop
+from utils import UserError, run_command, stop
 
 BUSY = os.EX_TEMPFAIL if os.name == "posix" else 75  # exit status of a run whose folder another was using
 CONSOLE = "console.txt"  # what a run says, in its folder

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import lr_scheduler
 
-from model.params import TrainingParams
+from engine.params import TrainingParams
 
 OPTIMIZERS: dict[str, Any] = {
     "sgd": torch.optim.SGD,

@@ -1,0 +1,92 @@
+"""Experiments, found below a folder."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from model import read_params
+from utils import UserError
+
+# what of each metrics file becomes a column, and how the column is called
+METRICS_FILES = {"metrics_eval_best_weights.json": "", "metrics_test_best_weights.json": "test "}
+NOT_EXPERIMENTS = {"previous", "last_weights", "best_weights", "train_summaries", "eval_summaries"}
+
+
+class Experiment(NamedTuple):
+    name: str  # path relative to the parent
+    status: str
+    metrics: dict[str, float]
+    params: dict[str, Any]
+    monitor: str
+    is_restored: bool = False  # it began from the weights of another
+
+
+def find_experiments(parent_dir: Path) -> list[Experiment]:
+    """Every folder below `parent_dir` that has a params.json, and `parent_dir` itself once it was trained."""
+    found = []
+    for folder, subfolders, files in os.walk(parent_dir):
+        subfolders[:] = sorted(name for name in subfolders if name not in NOT_EXPERIMENTS and name[0] != ".")
+        is_parent = Path(folder) == parent_dir or not {"search.json", "search.log"}.isdisjoint(files)
+        # what a search leaves to be trained
+        is_proposal = Path(folder).name == "best" and (Path(folder).parent / "search.log").exists()
+        if "run.json" in files or ("params.json" in files and not is_parent and not is_proposal):
+            found.append(read_experiment(Path(folder), os.path.relpath(folder, parent_dir)))
+    return found
+
+
+def read_experiment(folder: Path, name: str) -> Experiment:
+    """What one folder holds. A file that cannot be read shows in the status and does not stop the table."""
+    broken: list[str] = []
+
+    def read(file: str) -> dict[str, Any]:
+        try:
+            value = json.loads((folder / file).read_text(encoding="utf-8-sig"))
+        except FileNotFoundError:
+            return {}
+        except (OSError, ValueError):
+            value = None
+        if not isinstance(value, dict):
+            broken.append(file)
+            return {}
+        return value
+
+    run = read("run.json")
+    params = run.get("params", {})
+    if not run:
+        try:
+            params = read_params(folder).model_dump()
+        except UserError:
+            broken.append("params.json")
+    metrics: dict[str, float] = {}
+    for file, prefix in METRICS_FILES.items():
+        values = read(file)
+        if values.get("epoch", metrics.get("epoch")) != metrics.get("epoch", values.get("epoch")):
+            continue  # evaluated before training went on to better weights
+        for metric, value in values.items():
+            if isinstance(value, int | float) and prefix + metric != "test epoch":
+                metrics[prefix + metric] = value
+    status = {"": "not trained", "running": "unfinished"}.get(run.get("status", ""), run.get("status", ""))
+    if status not in ("finished", "not trained"):
+        epochs = read("metrics_eval_last_weights.json").get("epoch", 0)
+        status += f" after epoch {epochs} of {params.get('num_epochs', '?')}"
+    if broken:
+        status = f"unreadable: {', '.join(broken)}"
+    return Experiment(name, status, metrics, params, run.get("monitor", "accuracy"), bool(run.get("restore_file")))
+
+
+def best_first(experiments: list[Experiment]) -> list[Experiment]:
+    """By the metric that each is judged by, on val, then by the loss; those without come last."""
+
+    def key(experiment: Experiment) -> tuple[Any, ...]:
+        metrics = {name: value for name, value in experiment.metrics.items() if not math.isnan(value)}
+        value = metrics.get(experiment.monitor)
+        if value is None:
+            return True, experiment.monitor, experiment.name
+        sign = 1 if experiment.monitor == "loss" else -1
+        return False, experiment.monitor, sign * value, metrics.get("loss", math.inf), experiment.name
+
+    return sorted(experiments, key=key)
