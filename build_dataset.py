@@ -18,8 +18,10 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from engine.experiments import read_params
 from engine.params import TrainingParams
-from model import TASKS, Task, read_params
+from engine.tasks import Task
+from model import TASKS
 from utils import UserError, run_command
 
 
@@ -27,7 +29,7 @@ def parse_args() -> tuple[Task, argparse.Namespace]:
     default_task = TrainingParams.model_fields["task"].default
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     first.add_argument("--task", default=default_task)
-    task = Task(first.parse_known_args()[0].task)  # it knows the rest of the flags
+    task = TASKS[first.parse_known_args()[0].task]  # it knows the rest of the flags
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
@@ -140,7 +142,7 @@ def main() -> None:
     name = Path(args.output_dir).name
     of_task = (
         f" --set task={task.name}"
-        if (Path(args.base) / "params.json").is_file() and (read_params(Path(args.base)).task != task.name)
+        if (Path(args.base) / "params.json").is_file() and (read_params(TASKS, Path(args.base)).task != task.name)
         else ""
     )
     print(f"  python train.py --model_dir experiments/{name} --base {args.base} --data_dir {args.output_dir}{of_task}")

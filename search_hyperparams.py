@@ -17,8 +17,8 @@ from pathlib import Path
 import optuna
 
 from engine.checkpoints import list_checkpoints
+from engine.experiments import read_params_file
 from engine.locks import locked
-from model import read_params_file
 from results.experiments import find_experiments
 from results.table import FORMATS, make_table, merge_seeds
 from search.driver import Driver

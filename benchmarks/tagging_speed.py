@@ -30,9 +30,10 @@ from torch import Tensor, nn
 from benchmarks.hardware import describe_hardware
 from benchmarks.paired import bare_way, measure, new, print_speeds, ratio, train_way
 from engine.devices import choose_device, choose_precision
+from engine.experiments import load_experiment
 from engine.runs import Run
 from evaluate import evaluate
-from model import load_experiment
+from model import TASKS
 from model.sequence_tagging.data_loader import TaggingDataset
 from model.sequence_tagging.net import Outputs, describe_tags
 from train import train
@@ -114,7 +115,7 @@ class AsTask(nn.Module):
 
 def compare_f1(data_dir: str, seeds: list[int]) -> None:
     """Entity F1 on test after the last of ner_lstm's epochs, of the tutorial loop and of train.py's."""
-    task, shipped = load_experiment(LSTM, data_dir)
+    task, shipped, *_ = load_experiment(TASKS, LSTM, data_dir)
     device = torch.device("cpu")
     found: dict[str, list[float]] = {"train.py": [], "tutorial": []}
     for seed in seeds:
@@ -146,8 +147,8 @@ def main() -> None:
     device = choose_device("cpu")
     print(describe_hardware(device))
 
-    task, lstm = load_experiment(LSTM, args.data_dir)
-    _, crf = load_experiment(CRF, args.data_dir)
+    task, lstm, *_ = load_experiment(TASKS, LSTM, args.data_dir)
+    _, crf, *_ = load_experiment(TASKS, CRF, args.data_dir)
     loader = task.fetch_dataloader(["train"], args.data_dir, lstm)["train"]
     computed = sum(labels.numel() for _, labels in loader)
     words = int(loader.dataset.lengths.sum())

@@ -27,7 +27,8 @@ from torchvision import transforms
 from benchmarks.hardware import describe_hardware
 from benchmarks.paired import Way, bare_way, measure, new, print_speeds, train_way
 from engine.devices import choose_device
-from model import load_experiment
+from engine.experiments import load_experiment
+from model import TASKS
 from model.image_classification.dataset import label_of, list_images
 
 
@@ -63,7 +64,7 @@ def tutorial_epoch(net: nn.Module, optimizer: torch.optim.Optimizer, loader: Dat
 
 def make_ways(model_dir: Path, data_dir: str | None, device: torch.device) -> tuple[dict[str, Way], int]:
     """The ways to train for one epoch, by name, and the number of images in an epoch."""
-    task, shipped = load_experiment(model_dir, data_dir)
+    task, shipped, *_ = load_experiment(TASKS, model_dir, data_dir)
     plain = shipped.model_copy(update={"augmentation": 0.0, "horizontal_flip": False})
     tutorial = plain.model_copy(update={"channels_last": False, "fused_optimizer": False, "scheduler": "none"})
 

@@ -13,7 +13,7 @@ from PIL import Image
 from tabulate import tabulate
 
 from engine.params import describe
-from model import TASKS, Task
+from model import TASKS
 from model.image_classification.sample import draw_hand
 
 HEADER = """# Parameters
@@ -30,7 +30,7 @@ def generate() -> dict[str, str]:
     """File name -> content."""
     files, sections = {}, [HEADER]
     for name in TASKS:
-        schema = Task(name).Params.model_json_schema()
+        schema = TASKS[name].Params.model_json_schema()
         schema["properties"]["$schema"] = {"type": "string"}
         schema["properties"]["task"]["default"] = name  # what it is for files that these parameters are from
         files[f"{name}.schema.json"] = json.dumps(schema, indent=2) + "\n"

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
 
@@ -158,29 +158,66 @@ class JsonFile:
 
     def validate(self, model: type[ModelType], defaults: Mapping[str, Any] = {}) -> ModelType:
         """Check the values against `model`. Raises UserError that lists every problem with its line."""
-        problems = list(self.problems)
-        try:
-            validated = model.model_validate({**defaults, **self.values})
-        except ValidationError as error:
-            problems += [self._explain(problem, model) for problem in error.errors()]
-        if problems:
-            problems.sort(key=lambda text: int(text.split()[1]) if text.startswith("line ") else 0)
-            count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
-            raise UserError("\n  ".join([f"{self.heading or self.path}: {count}", *problems]))
+        validated, problems = self.check(model, defaults)
+        if validated is None or self.problems:
+            raise UserError(
+                list_problems(self.heading or str(self.path), [*self.problems, *map(self.locate, problems)])
+            )
         return validated
 
-    def _explain(self, problem: Any, model: type[BaseModel]) -> str:
-        if not problem["loc"]:  # a check between fields names the field itself
-            key, _, text = problem["msg"].removeprefix("Value error, ").partition(": ")
-            return f"{self.where.get(key, 'default')}  {key}: {text}"
-        key, value = str(problem["loc"][0]), problem["input"]
-        place = f"{self.where.get(key, 'missing')}  {key}: "
-        if problem["type"] == "missing":
-            return place + "not there."
-        if problem["type"] == "extra_forbidden":
-            return place + f"unknown parameter.{did_you_mean(key, model.model_fields)}"
-        schema = model.model_json_schema()["properties"][key]
-        return place + f"expected {describe(schema)}, got {_quote(value)}.{_unquoted_hint(value, schema)}"
+    def check(self, model: type[ModelType], defaults: Mapping[str, Any] = {}) -> tuple[ModelType | None, list[Problem]]:
+        """The values as a `model`, or None and what is wrong with them."""
+        try:
+            return model.model_validate({**defaults, **self.values}), []
+        except ValidationError as error:
+            return None, [_explain(problem, model) for problem in error.errors()]
+
+    def locate(self, problem: Problem) -> str:
+        """`line 4  batch_size: expected an integer >= 1, got 0.`"""
+        return f"{self.where.get(problem.key, problem.place)}  {problem.key}: {problem.text}"
+
+
+class Problem(NamedTuple):
+    """What is wrong with one value."""
+
+    key: str
+    text: str
+    place: str = "default"  # of a key that the file does not have
+
+
+def list_problems(heading: str, problems: Iterable[str]) -> str:
+    """One message for all of them, in the order of their lines."""
+    ordered = sorted(problems, key=lambda text: int(text.split()[1]) if text.startswith("line ") else 0)
+    count = "1 problem" if len(ordered) == 1 else f"{len(ordered)} problems"
+    return "\n  ".join([f"{heading}: {count}", *ordered])
+
+
+def _explain(problem: Any, model: type[BaseModel]) -> Problem:
+    """pydantic's description of a problem, in words that name what was expected."""
+    if not problem["loc"]:  # a check between fields names the field itself
+        key, _, text = problem["msg"].removeprefix("Value error, ").partition(": ")
+        return Problem(key, text)
+    key, value = str(problem["loc"][0]), problem["input"]
+    if problem["type"] == "missing":
+        return Problem(key, "not there.", "missing")
+    if problem["type"] == "extra_forbidden":
+        return Problem(key, f"unknown parameter.{did_you_mean(key, model.model_fields)}")
+    schema = model.model_json_schema()["properties"][key]
+    return Problem(key, f"expected {describe(schema)}, got {_quote(value)}.{_unquoted_hint(value, schema)}")
+
+
+def differences(
+    before: Mapping[str, Any],
+    now: Mapping[str, Any],
+    words: tuple[str, str] = ("then", "now"),
+    missing: str = "nothing",
+) -> dict[str, str]:
+    """`batch_size: 32 then, 64 now` for each key whose values differ, by key."""
+    return {
+        name: f"{name}: {before.get(name, missing)} {words[0]}, {now.get(name, missing)} {words[1]}"
+        for name in sorted(before.keys() | now.keys())
+        if before.get(name) != now.get(name)
+    }
 
 
 def _top_level(text: str) -> Iterator[tuple[str, Any, int]]:

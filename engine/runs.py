@@ -21,11 +21,12 @@ from torch.utils.data import DataLoader
 
 from engine.checkpoints import fetch_checkpoint, list_checkpoints, load_newest, save_checkpoint
 from engine.devices import choose_precision
+from engine.experiments import check_same_data, read_run
 from engine.locks import LOCK, LOCK_HOLDER
 from engine.metrics import Totals
 from engine.optimizers import Schedule, make_optimizer
 from engine.params import WITHOUT_EFFECT, TrainingParams
-from model import Task, check_same_data, read_run
+from engine.tasks import Task
 from utils import Diverged, Stopped, UserError, explain, logger, save_json, write_atomically
 
 # ------------------------------------------------------------------------------------- where to start

@@ -8,7 +8,8 @@ import os
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from model import read_params
+from engine.experiments import read_params
+from model import TASKS
 from utils import UserError
 
 # what of each metrics file becomes a column, and how the column is called
@@ -58,7 +59,7 @@ def read_experiment(folder: Path, name: str) -> Experiment:
     params = run.get("params", {})
     if not run:
         try:
-            params = read_params(folder).model_dump()
+            params = read_params(TASKS, folder).model_dump()
         except UserError:
             broken.append("params.json")
     metrics: dict[str, float] = {}

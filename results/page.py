@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from engine.experiments import read_history
 from engine.pictures import draw_results
-from model import read_history
 from utils import write_atomically
 
 if TYPE_CHECKING:

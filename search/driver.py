@@ -16,8 +16,9 @@ from typing import Any
 import optuna
 from optuna.trial import TrialState
 
+from engine.experiments import create_experiment, read_run
 from engine.locks import is_locked
-from model import create_experiment, read_run
+from model import TASKS
 from search.display import Display
 from search.space import Search
 from search.study import HEARTBEAT, REDUCTION_FACTOR, ask, beat, is_shared, left_behind
@@ -152,7 +153,7 @@ class Driver:
             setting["monitor"] = self.search.metric
         words = [f"{name}={json.dumps(value)}" for name, value in setting.items()]
         try:
-            create_experiment(trial.folder, self.search.parent_dir, words, self.args.data_dir)
+            create_experiment(TASKS, trial.folder, self.search.parent_dir, words, self.args.data_dir)
         except UserError as error:
             self.fail(trial, str(error))
             return False

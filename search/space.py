@@ -13,8 +13,9 @@ from typing import Any, Literal
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from pydantic import Field
 
+from engine.experiments import check_params, load_data_params, read_params_file
 from engine.params import WITHOUT_EFFECT, JsonFile, StrictModel, did_you_mean
-from model import Task, check_params, load_data_params, read_params_file
+from model import TASKS
 from utils import UserError
 
 
@@ -98,7 +99,7 @@ def read_search(
         UserError: params.json or search.json is missing, anything in them is wrong, or there is no data.
     """
     base = read_params_file(parent_dir)
-    params = check_params(base)
+    params = check_params(TASKS, base)
     path = parent_dir / "search.json"
     if assignments:
         choices = dict(map(split_assignment, assignments))
@@ -145,7 +146,7 @@ def read_search(
     settings = math.prod(len(grid_values(values)) for values in space.values()) if checked.method == "grid" else None
     if settings and num_trials not in (None, settings):
         raise UserError(f"--num_trials {num_trials}: a grid tries all its settings, here {settings}.")
-    data = load_data_params(Task(params.task), Path(data_dir or params.data_dir))
+    data = load_data_params(TASKS[params.task], Path(data_dir or params.data_dir))
     return Search(
         parent_dir,
         checked.method,
@@ -240,7 +241,7 @@ def check_value(name: str, value: Any, bases: Sequence[JsonFile]) -> None:
     problem = ""
     for base in bases:
         try:
-            check_params(JsonFile(base.path, {**base.values, name: value}, {**base.where, name: "space"}))
+            check_params(TASKS, JsonFile(base.path, {**base.values, name: value}, {**base.where, name: "space"}))
             return
         except UserError as error:
             problem = problem or str(error)

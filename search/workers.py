@@ -16,8 +16,8 @@ from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
+from engine.experiments import read_history, read_run
 from engine.locks import Busy, is_locked
-from model import read_history, read_run
 from utils import UserError, run_command, stop
 
 BUSY = os.EX_TEMPFAIL if os.name == "posix" else 75  # exit status of a run whose folder another was using

@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.batches import BatchSampler
-from model import load_experiment
+from engine.experiments import load_experiment
+from model import TASKS
 from model.image_classification.data_loader import SHIFT, augment, augmentation_draws
 from tests.conftest import write_params
 
@@ -44,7 +45,7 @@ def test_order_depends_on_seed_and_epoch_only() -> None:
 
 
 def loaders(data: Path, folder: Path, **params: Any) -> Any:
-    task, checked = load_experiment(write_params(folder, **params), str(data))
+    task, checked, *_ = load_experiment(TASKS, write_params(folder, **params), str(data))
     return task.fetch_dataloader(["train", "val"], data, checked), checked
 
 

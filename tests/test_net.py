@@ -12,6 +12,7 @@ from torch import nn
 
 from engine.optimizers import OPTIMIZERS, Schedule, make_optimizer
 from engine.summary import summarize
+from model import TASKS
 from model.image_classification.net import Net, loss_fn
 from model.image_classification.params import DataParams, Params
 from tests.conftest import ROOT
@@ -63,9 +64,9 @@ def test_dropout_rate_is_the_probability_of_dropping() -> None:
 
 
 def test_shipped_resnet_has_at_most_a_million_parameters() -> None:
-    from model import read_params
+    from engine.experiments import read_params
 
-    params = read_params(ROOT / "experiments" / "signs_resnet")
+    params = read_params(TASKS, ROOT / "experiments" / "signs_resnet")
     params.with_data(make_params(6, 64).data)
     assert sum(p.numel() for p in Net(params).parameters()) <= 1_000_000
 

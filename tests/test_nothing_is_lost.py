@@ -27,10 +27,11 @@ import train
 import utils
 from engine import runs
 from engine.checkpoints import fetch_checkpoint, list_checkpoints, save_checkpoint
+from engine.experiments import load_experiment
 from engine.locks import locked
 from engine.optimizers import clip_gradients
 from engine.runs import Run
-from model import load_experiment
+from model import TASKS
 from tests.conftest import ROOT, Result, last_checkpoint, read_json, refused, run, timeless, train_ok
 from utils import Diverged
 
@@ -706,7 +707,7 @@ def test_divergence_on_val(experiment: Experiment) -> None:
 @pytest.mark.parametrize("optimizer", ["adam", "adamw", "sgd"])
 def test_divergence_where_nobody_waits(experiment: Experiment, optimizer: str) -> None:
     """As on a GPU: the step is skipped by the optimizer itself, and Diverged comes with the next look."""
-    task, params = load_experiment(experiment(optimizer=optimizer))
+    task, params, *_ = load_experiment(TASKS, experiment(optimizer=optimizer))
     loader = task.fetch_dataloader(["train"], params.data_dir, params)["train"]
     net = task.Net(params)
     run = Run(Path("nowhere"), net, {"train": loader}, task, params, torch.device("cpu"))

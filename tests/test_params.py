@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from docs.generate import generate
+from engine.experiments import read_params
 from engine.params import JsonFile
-from model import TASKS, Task, read_params
+from model import TASKS
 from tests.conftest import ROOT, refused, run
 from utils import UserError
 
@@ -18,14 +19,14 @@ def problems_of(tmp_path: Path, content: str | bytes) -> str:
     path = tmp_path / "params.json"
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(UserError) as error:
-        read_params(tmp_path)
+        read_params(TASKS, tmp_path)
     return str(error.value)
 
 
 def params_of(tmp_path: Path, content: str | bytes) -> dict[str, object]:
     path = tmp_path / "params.json"
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
-    return read_params(tmp_path).model_dump()
+    return read_params(TASKS, tmp_path).model_dump()
 
 
 def test_smallest_file(tmp_path: Path) -> None:
@@ -123,9 +124,9 @@ def test_command_line_values(tmp_path: Path) -> None:
     file = JsonFile.read(path)
     file.override(["learning_rate=1e-2", "optimizer=sgd", "channels_last=false", "num_epochs=x"])
     with pytest.raises(UserError, match=r"--set  num_epochs: expected an integer >= 1, got \"x\""):
-        file.validate(Task("image_classification").Params)
+        file.validate(TASKS["image_classification"].Params)
     file.override(["num_epochs=4"])
-    params = file.validate(Task("image_classification").Params)
+    params = file.validate(TASKS["image_classification"].Params)
     assert (params.learning_rate, params.optimizer, params.channels_last, params.num_epochs) == (0.01, "sgd", False, 4)
     with pytest.raises(UserError, match="expected key=value"):
         file.override(["num_epochs"])
@@ -137,7 +138,7 @@ def test_schema_line_for_editors(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("task", TASKS)
 def test_every_parameter_is_described(task: str) -> None:
-    for name, field in Task(task).Params.model_fields.items():
+    for name, field in TASKS[task].Params.model_fields.items():
         assert field.description, name
 
 

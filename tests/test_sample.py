@@ -10,7 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from model import load_experiment
+from engine.experiments import load_experiment
+from model import TASKS
 from tests.conftest import ROOT, read_json, run
 
 
@@ -33,7 +34,7 @@ def test_sizes(sample: Path) -> None:
 
 def test_a_linear_classifier_fails(sample: Path) -> None:
     """The best of several strengths of weight decay, chosen on test itself, is not good."""
-    task, params = load_experiment(ROOT / "experiments" / "base_model", str(sample))
+    task, params, *_ = load_experiment(TASKS, ROOT / "experiments" / "base_model", str(sample))
     loaders = task.fetch_dataloader(["train", "test"], sample, params, evaluating=True)
     (x, y), (test_x, test_y) = (pixels_and_labels(loaders[split]) for split in ("train", "test"))
     accuracies = []

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from model import load_experiment, read_params
+from engine.experiments import load_experiment, read_params
+from model import TASKS
 from model.sequence_tagging.entities import find_entities
 from tests.conftest import ROOT, last_checkpoint, read_json, refused, run, train_ok
 
@@ -109,7 +110,7 @@ def test_pretrained_embeddings_are_a_beginning(tagger: Experiment, tmp_path: Pat
     path.write_text("said " + "0.5 " * 8 + "\nKENT 1 1 1 1 1 1 1 1\n")
     model_dir = tagger(pretrained_embeddings=str(path), num_epochs=1, learning_rate=1e-9)
     assert "vectors for 1 of" in train_ok(model_dir)
-    _, params = load_experiment(model_dir)
+    _, params, *_ = load_experiment(TASKS, model_dir)
     weights = last_checkpoint(model_dir)["state_dict"]["embedding.weight"]
     torch.testing.assert_close(weights[params.vocabulary["said"]], torch.full((8,), 0.5))
     path.unlink()
@@ -220,7 +221,7 @@ def test_parameters_that_cannot_be(tagger: Experiment) -> None:
 
 @pytest.mark.parametrize("name", ["ner_lstm", "ner_bilstm_crf"])
 def test_shipped_experiments(name: str) -> None:
-    params = read_params(ROOT / "experiments" / name)
+    params = read_params(TASKS, ROOT / "experiments" / name)
     assert params.task == "sequence_tagging"
     assert params.crf == (name == "ner_bilstm_crf")
     if name == "ner_lstm":

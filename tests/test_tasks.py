@@ -34,7 +34,11 @@ def command(project: Path, *words: Any) -> str:
 
 def set_tasks(project: Path, *names: str) -> None:
     file = project / "model" / "__init__.py"
-    lines = [f"TASKS = {names!r}" if line.startswith("TASKS = ") else line for line in file.read_text().splitlines()]
+    quoted = ", ".join(f'"{name}"' for name in names)
+    lines = [
+        f'TASKS = Tasks("model", {quoted})' if line.startswith("TASKS = ") else line
+        for line in file.read_text().splitlines()
+    ]
     file.write_text("\n".join(lines) + "\n")
 
 

@@ -15,8 +15,9 @@ import torch
 from PIL import Image
 
 from engine import runs
+from engine.experiments import load_experiment
 from engine.runs import best_epoch
-from model import load_experiment
+from model import TASKS
 from tests.conftest import (
     assert_same_weights,
     draw_photo,
@@ -125,7 +126,7 @@ def test_workers_make_no_difference(experiment: Experiment) -> None:
 
 @pytest.mark.parametrize("method", ["forkserver", "spawn"])
 def test_a_data_set_reaches_workers_that_are_not_forked(method: str, experiment: Experiment, shared_data: Path) -> None:
-    task, params = load_experiment(experiment(num_workers=1))
+    task, params, *_ = load_experiment(TASKS, experiment(num_workers=1))
     for _ in range(2):  # decoded at first, then mapped from the cache
         loader = task.fetch_dataloader(["val"], shared_data, params)["val"]
         loader.multiprocessing_context = method

@@ -1,0 +1,178 @@
+"""An experiment: a folder with a params.json, and what runs leave in it. All without torch."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from engine.params import WITHOUT_EFFECT, JsonFile, did_you_mean, differences
+from engine.tasks import Task, Tasks
+from utils import UserError, check_writable, save_json
+
+
+class Experiment(NamedTuple):
+    """A folder, its task, and its checked parameters with what the data decides attached."""
+
+    task: Task
+    params: Any
+    model_dir: Path
+    new_file: dict[str, Any] | None = None  # what params.json will say when the run begins; None if it does already
+
+
+def load_experiment(
+    tasks: Tasks,
+    model_dir: str | Path,
+    data_dir: str | None = None,
+    base: str | None = None,
+    assignments: list[str] | None = None,
+) -> Experiment:
+    """Read and check an experiment. With `base`, it is a new one: the parameters of `base` with `assignments` applied.
+
+    The data set is `data_dir`, or else the one that params.json names, that of the last run here, or the task's default.
+
+    Raises:
+        UserError: params.json or the data set is missing, or anything in them is wrong.
+    """
+    model_dir, new_file = Path(model_dir), None
+    if assignments and not base:
+        raise UserError("--set goes with --base DIR, the experiment to vary. Or edit params.json.")
+    if base:
+        new_file = plan_experiment(tasks, model_dir, Path(base), assignments or [], data_dir)
+    file = JsonFile(model_dir / "params.json", new_file) if new_file else read_params_file(model_dir)
+    params = check_params(tasks, file)
+    if data_dir is None and "data_dir" not in params.model_fields_set:
+        data_dir = read_run(model_dir).get("params", {}).get("data_dir")
+    if data_dir is not None:
+        params = params.model_copy(update={"data_dir": data_dir})
+    task = tasks[params.task]
+    return Experiment(task, params.with_data(load_data_params(task, Path(params.data_dir))), model_dir, new_file)
+
+
+def create_experiment(
+    tasks: Tasks, model_dir: Path, base: Path, assignments: list[str], data_dir: str | None = None
+) -> None:
+    """Write `model_dir`/params.json as `plan_experiment` has it. Raises UserError."""
+    values = plan_experiment(tasks, model_dir, base, assignments, data_dir)
+    if values is not None:
+        check_writable(model_dir)
+        save_json(values, model_dir / "params.json")
+
+
+def plan_experiment(
+    tasks: Tasks, model_dir: Path, base: Path, assignments: list[str], data_dir: str | None = None
+) -> dict[str, Any] | None:
+    """The params.json of an experiment that varies another: that of `base` with `key=value` assignments applied.
+
+    If `model_dir` has a params.json, it must agree with `base` and `assignments`. Parameters that do not affect what is
+    learnt (WITHOUT_EFFECT) are taken over from there instead.
+
+    Returns:
+        The values to write, or None if the file says the same already.
+
+    Raises:
+        UserError: a value is wrong, the data set is missing, or `model_dir` has other parameters.
+    """
+    file = read_params_file(base)
+    file.override(assignments)
+    params = check_params(tasks, file)
+    path = model_dir / "params.json"
+    if path.exists():
+        there = JsonFile.read(path).values
+        asked = file.values | {name: there[name] for name in {"data_dir"} & there.keys()}
+        changed = differences(there, asked, ("there", "asked for"), missing="default")
+        if changed.keys() - WITHOUT_EFFECT:
+            raise UserError(
+                "\n  ".join([f"{path}: there already, with other parameters", *changed.values()])
+                + "\nChoose another --model_dir, or edit that file and leave out --base."
+            )
+        return asked if changed else None
+    load_data_params(tasks[params.task], Path(data_dir or params.data_dir))  # or there is nothing to try
+    return file.values | ({"data_dir": data_dir} if data_dir else {})
+
+
+def read_params(tasks: Tasks, model_dir: Path) -> Any:
+    """The checked parameters of `model_dir`/params.json, without the data. Raises UserError."""
+    return check_params(tasks, read_params_file(model_dir))
+
+
+def read_params_file(model_dir: Path) -> JsonFile:
+    path = model_dir / "params.json"
+    if not path.exists():
+        there = [other.parent.name for other in model_dir.parent.glob("*/params.json")]
+        raise UserError(
+            f"{path}: no such file.{did_you_mean(model_dir.name, there)} An experiment is a folder with a"
+            " params.json; to make one that varies another:\n"
+            f"  python train.py --model_dir {model_dir} --base experiments/base_model --set learning_rate=0.01"
+        )
+    return JsonFile.read(path)
+
+
+def check_params(tasks: Tasks, file: JsonFile) -> Any:
+    """The parameters in `file`, as its task's `Params`. Raises UserError."""
+    task = task_of(tasks, file)
+    return file.validate(task.Params, defaults={"task": task.name})
+
+
+def task_of(tasks: Tasks, file: JsonFile) -> Task:
+    """The task that a params.json names.
+
+    The files of CS230 name none. They belong to the first task that knows all their parameters; if one is misspelt, to
+    the first that knows most of them, so that the message about it is of use.
+
+    Raises:
+        UserError: there is no such task.
+    """
+    if "task" not in file.values:
+        return max(tasks.values(), key=lambda task: len(file.values.keys() & task.Params.model_fields.keys()))
+    try:
+        return tasks[str(file.values["task"])]
+    except UserError as error:
+        raise UserError(f"{file.path}: 1 problem\n  {file.where.get('task', 'default')}  task: {error}") from None
+
+
+def load_data_params(task: Task, data_dir: Path) -> Any:
+    """Read `data_dir`/dataset_params.json. Raises UserError when the data set is missing, or another task's."""
+    path = data_dir / "dataset_params.json"
+    if not path.is_file():
+        command = f"  python build_dataset.py --task {task.name} --output_dir {data_dir}"
+        raise UserError(
+            f"{data_dir}: no data set here (no {path.name}). Build one from raw files, or draw a sample:\n"
+            f"{command} --data_dir RAW_FILES\n{command} --sample"
+        )
+    file = JsonFile.read(path)
+    built_for = file.values.get("task", task.name)
+    if built_for != task.name:
+        raise UserError(
+            f"{data_dir}: built for the task {built_for}, but the experiment's params.json is of the task {task.name}."
+            f' Take an experiment of that task: its params.json says "task": "{built_for}".'
+        )
+    return file.validate(task.DataParams).complete(data_dir)
+
+
+def check_same_data(checkpoint: dict[str, Any], data: Any) -> None:
+    """Raises UserError when `data` numbers its classes, words or tags otherwise than `checkpoint` learnt them."""
+    for name in data.decides_network:
+        then, now = checkpoint.get("data", {}).get(name), getattr(data, name)
+        if then in (None, now):
+            continue
+        if isinstance(now, list):  # show the first place where they differ, since they may be long
+            pairs = enumerate(zip(then, now, strict=False))
+            place = next((i for i, (a, b) in pairs if a != b), min(len(then), len(now)))
+            then, now = (f"{values[place : place + 1]} at place {place + 1} of {len(values)}" for values in (then, now))
+        where = checkpoint.get("params", {}).get("data_dir", "another data set")
+        raise UserError(f"{name}: {now}, but {checkpoint['path']} was trained on {where} with {then}.")
+
+
+def read_run(model_dir: Path) -> dict[str, Any]:
+    """What the last run in `model_dir` left in run.json; empty when there was none. Raises UserError if it is broken."""
+    path = model_dir / "run.json"
+    return JsonFile.read(path).values if path.is_file() else {}
+
+
+def read_history(model_dir: Path) -> list[dict[str, Any]]:
+    """The entries of history.jsonl, one per epoch; none where it is missing, or torn."""
+    try:
+        return [json.loads(line) for line in (model_dir / "history.jsonl").read_text().splitlines()]
+    except (OSError, ValueError):
+        return []
