@@ -15,8 +15,10 @@ from torch.utils.data import DataLoader
 
 from engine.checkpoints import fetch_checkpoint, restore_weights
 from engine.devices import autocast, choose_device, choose_precision, to_device
+from engine.experiments import check_same_data, load_experiment
 from engine.metrics import Totals
-from model import Task, check_same_data, load_experiment
+from engine.tasks import Task
+from model import TASKS
 from utils import Progress, check_writable, logger, run_command, save_json, set_logger
 
 
@@ -56,7 +58,7 @@ def evaluate(
 def main() -> None:
     args = parse_args()
     model_dir = Path(args.model_dir)
-    task, params = load_experiment(model_dir, args.data_dir)
+    task, params, *_ = load_experiment(TASKS, model_dir, args.data_dir)
     device = choose_device(args.device)
     checkpoint = fetch_checkpoint(model_dir, args.restore_file)
     path = Path(checkpoint["path"])

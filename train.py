@@ -20,6 +20,7 @@ from torch.utils.data import DataLoader
 
 from engine.checkpoints import mend, restore_weights
 from engine.devices import autocast, choose_device, choose_precision, to_device
+from engine.experiments import create_experiment, load_experiment, read_run
 from engine.locks import locked
 from engine.optimizers import clip_gradients
 from engine.params import TrainingParams
@@ -40,8 +41,9 @@ from engine.runs import (
     write_results,
 )
 from engine.summary import summarize
+from engine.tasks import Task
 from evaluate import evaluate
-from model import Task, create_experiment, load_experiment, read_run
+from model import TASKS
 from utils import Diverged, Progress, Stopped, UserError, check_writable, logger, run_command, set_logger, stop
 
 
@@ -151,9 +153,11 @@ def main() -> None:
     model_dir = Path(args.model_dir)
     if args.set and not args.base:
         raise UserError("--set goes with --base DIR, the experiment to vary. Or edit params.json.")
-    is_new = bool(args.base) and create_experiment(model_dir, Path(args.base), args.set, args.data_dir)
+    is_new = bool(args.base) and not (model_dir / "params.json").exists()
+    if args.base:
+        create_experiment(TASKS, model_dir, Path(args.base), args.set, args.data_dir)
     with taken_back(model_dir, is_new):
-        task, params = load_experiment(model_dir, args.data_dir)
+        task, params, *_ = load_experiment(TASKS, model_dir, args.data_dir)
         device = choose_device(args.device)
         check_writable(model_dir)
     with locked(model_dir), taken_back(model_dir, is_new):

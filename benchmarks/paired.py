@@ -15,7 +15,7 @@ from torch import nn
 from engine.devices import autocast, choose_precision
 from engine.optimizers import make_optimizer
 from engine.runs import Run
-from model import Task
+from engine.tasks import Task
 from train import train
 
 Way = Callable[[], Any]

@@ -27,9 +27,9 @@ def load_experiment(
     base: str | None = None,
     assignments: list[str] | None = None,
 ) -> Experiment:
-    """Read and check an experiment. With `base`, it is a new one: the parameters of `base` with `assignments` applied.
+    """Read and check an experiment; with `base`, a new one: the parameters of `base` with `assignments` applied.
 
-    The data set is `data_dir`, or else the one that params.json names, that of the last run here, or the task's default.
+    The data set is `data_dir`, or the one that params.json names, or that of the last run here, or the default.
 
     Raises:
         UserError: params.json or the data set is missing, or anything in them is wrong.
@@ -165,7 +165,7 @@ def check_same_data(checkpoint: dict[str, Any], data: Any) -> None:
 
 
 def read_run(model_dir: Path) -> dict[str, Any]:
-    """What the last run in `model_dir` left in run.json; empty when there was none. Raises UserError if it is broken."""
+    """What run.json says of the last run in `model_dir`; empty if there was none. Raises UserError if it is broken."""
     path = model_dir / "run.json"
     return JsonFile.read(path).values if path.is_file() else {}
 

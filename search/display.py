@@ -7,11 +7,11 @@ import shutil
 import sys
 import time
 from collections import Counter
+from typing import Any
 
 import optuna
 from optuna.trial import TrialState
 
-from search.driver import Trial
 from search.space import Search
 from search.study import best_of, is_lost
 from utils import logger
@@ -30,7 +30,7 @@ class Display:
         self.is_live = sys.stdout.isatty()
         self.summary, self.summed_up_at = "", -math.inf
 
-    def show(self, study: optuna.Study, trials: list[Trial]) -> None:
+    def show(self, study: optuna.Study, trials: list[Any]) -> None:
         if self.is_live:
             self.clear()
             if time.monotonic() - self.summed_up_at > ASK_EVERY:
@@ -45,7 +45,7 @@ class Display:
             print(f"\x1b[{self.lines}F\x1b[J", end="", flush=True)
             self.lines = 0
 
-    def say(self, study: optuna.Study, trial: Trial, state: TrialState, value: float | None) -> None:
+    def say(self, study: optuna.Study, trial: Any, state: TrialState, value: float | None) -> None:
         self.clear()
         self.sum_up(study)
         outcome = f"{self.search.metric} {value:.4f}" if value is not None else state.name.lower()
@@ -62,7 +62,7 @@ class Display:
             self.summary += f" | best {self.search.metric} {best.value:.4f}: {folder.name}"
         self.summed_up_at = time.monotonic()
 
-    def describe(self, trial: Trial) -> str:
+    def describe(self, trial: Any) -> str:
         """Numbers first: a narrow terminal cuts off the name."""
         run = trial.run
         assert run is not None
