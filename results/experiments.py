@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections import defaultdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -97,3 +98,10 @@ def best_first(results: list[Result]) -> list[Result]:
         return is_missing, result.monitor, *numbers, result.name
 
     return sorted(results, key=key)
+
+
+def by_task(results: list[Result]) -> list[list[Result]]:
+    groups: dict[str, list[Result]] = defaultdict(list)
+    for result in results:
+        groups[result.task].append(result)
+    return list(groups.values())

@@ -13,8 +13,9 @@ import numpy as np
 
 from engine.experiments import read_history
 from engine.pictures import BLUE, new_figure, save
-from results.experiments import Result
+from results.experiments import Result, best_first, by_task
 from results.table import different_params
+from utils import UserError
 
 FEWEST_TRIALS = 8  # that say something of a parameter's importance
 NOT_SHOWN = ("seed", "data_dir", "monitor")
@@ -24,12 +25,25 @@ FINISHED: dict[bool, dict[str, Any]] = {  # how experiments look that were train
 }
 
 
-def draw_results(results: Sequence[Result], parent_dir: Path, path: Path) -> bool:
-    """Draw the results of one task, the best first. Returns whether any was trained."""
+def draw_results(results: list[Result], parent_dir: Path) -> list[Path]:
+    """Draw a picture for each task, into `parent_dir`, and return their paths.
+
+    Raises:
+        UserError: no experiment was trained.
+    """
     histories = {result.name: read_history(parent_dir / result.name) for result in results}
-    trained = [result for result in results if histories[result.name]]
-    if not trained:
-        return False
+    groups, paths = by_task(results), []
+    for group in groups:
+        if trained := [result for result in best_first(group) if histories[result.name]]:
+            paths.append(parent_dir / ("results.png" if len(groups) == 1 else f"results_{trained[0].task}.png"))
+            draw_task(trained, histories, parent_dir, paths[-1])
+    if not paths:
+        raise UserError(f"{parent_dir}: no experiment here was trained, so there is nothing to draw.")
+    return paths
+
+
+def draw_task(trained: Sequence[Result], histories: Mapping[str, Any], parent_dir: Path, path: Path) -> None:
+    """Draw the results of one task, the best first."""
     best, metric = trained[0], trained[0].monitor
     searched, (importance, when) = searched_params(trained), read_importance(parent_dir)
     panels = 1 + bool(importance) + len(searched)
@@ -52,7 +66,6 @@ def draw_results(results: Sequence[Result], parent_dir: Path, path: Path) -> boo
     for axis in figure.axes[panels:]:
         axis.axis("off")
     save(figure, path)
-    return True
 
 
 def plot_curves(axis: Any, metric: str, curves: Sequence[Sequence[float]]) -> None:

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from tabulate import tabulate
 
-from results.experiments import Result, best_first
+from results.experiments import Result, best_first, by_task
 
 
 class Table(NamedTuple):
@@ -129,10 +129,3 @@ def write_tables(results: list[Result], format: str) -> str:
         return FORMATS[format](make_table(results))
     tables = [make_table(merge_seeds(group)) for group in by_task(results)]
     return "\n\n".join(map(FORMATS[format], tables or [make_table([])]))
-
-
-def by_task(results: list[Result]) -> list[list[Result]]:
-    groups: dict[str, list[Result]] = defaultdict(list)
-    for result in results:
-        groups[result.task].append(result)
-    return list(groups.values())

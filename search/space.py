@@ -273,10 +273,10 @@ def read_values(
             raise UserError(problem)
 
     if isinstance(entry, list):
-        if not entry or len(set(map(show, entry))) < len(entry):  # as each has a folder of its own
-            raise UserError(f"expected a list of different values, got {json.dumps(entry)}.")
         for value in entry:
             check(value)
+        if not entry or len(set(map(show, entry))) < len(entry):  # each has a folder of its own
+            raise UserError(f"expected a list of different values, got {json.dumps(entry)}.")
         return CategoricalDistribution([to_choice(value) for value in entry])
     if not isinstance(entry, dict) or not {"min", "max"} <= entry.keys() <= {"min", "max", "step", "log"}:
         raise UserError(
