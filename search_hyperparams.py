@@ -17,15 +17,17 @@ from pathlib import Path
 import optuna
 
 from engine.checkpoints import list_checkpoints
+from engine.commands import run_command
 from engine.experiments import read_params_file
 from engine.locks import locked
+from engine.signals import stop
 from results.experiments import find_experiments
 from results.table import FORMATS, make_table, merge_seeds
 from search.driver import Driver
 from search.space import Search, read_search
 from search.study import STUDY, best_of, cannot_be_reached, folder_of, open_study, study_url
 from search.workers import CONSOLE, Runner, choose_jobs, list_gpus
-from utils import UserError, logger, run_command, save_json, set_logger, stop
+from utils import UserError, logger, save_json, set_logger
 
 LOOK_EVERY = 0.25  # seconds, at the runs
 ASK_EVERY = 5  # seconds, what other machines have done

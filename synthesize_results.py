@@ -11,9 +11,10 @@ import argparse
 from collections import defaultdict
 from pathlib import Path
 
+from engine.commands import run_command
 from results.experiments import best_first, find_experiments
 from results.table import FORMATS, make_table, merge_seeds
-from utils import UserError, logger, run_command, write_atomically
+from utils import UserError, logger, write_atomically
 
 
 def parse_args() -> argparse.Namespace:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -176,3 +177,17 @@ def read_history(model_dir: Path) -> list[dict[str, Any]]:
         return [json.loads(line) for line in (model_dir / "history.jsonl").read_text().splitlines()]
     except (OSError, ValueError):
         return []
+
+
+def example_of(tasks: Tasks, task: Task, folder: Path = Path("experiments")) -> tuple[Path, str]:
+    """A shipped experiment to begin from: the first one of the task, in alphabetical order.
+
+    Returns:
+        Its folder, and the `--set task=...` that makes it one of the task if there is none.
+    """
+    paths = [path for path in sorted(folder.glob("*/params.json")) if not (path.parent / "search.json").exists()]
+    for path in paths:
+        with contextlib.suppress(UserError):  # another one will do
+            if task_of(tasks, JsonFile.read(path)) is task:
+                return path.parent, ""
+    return folder / "base_model", f" --set task={task.name}"

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.optim import lr_scheduler
 
 from engine.params import TrainingParams
+from engine.ranking import Goal
 
 OPTIMIZERS: dict[str, Any] = {
     "sgd": torch.optim.SGD,
@@ -70,7 +71,9 @@ class Schedule:
     `step` follows every optimizer step, so that a curve is as smooth in a run of 3 epochs as in one of 300.
     """
 
-    def __init__(self, optimizer: torch.optim.Optimizer, params: TrainingParams, steps_per_epoch: int):
+    def __init__(
+        self, optimizer: torch.optim.Optimizer, params: TrainingParams, steps_per_epoch: int, goal: Goal = "minimize"
+    ):
         total_steps = params.num_epochs * steps_per_epoch
         warmup_steps = round(params.warmup_epochs * steps_per_epoch)
         self.optimizer = optimizer
@@ -97,7 +100,7 @@ class Schedule:
         elif params.scheduler == "cosine":
             self.per_step.append(lr_scheduler.CosineAnnealingLR(optimizer, total_steps))
         elif params.scheduler == "plateau":
-            mode: Literal["min", "max"] = "min" if params.monitor == "loss" else "max"
+            mode: Literal["min", "max"] = "min" if goal == "minimize" else "max"
             self.plateau = lr_scheduler.ReduceLROnPlateau(optimizer, mode, params.gamma, params.plateau_patience)
 
     def step(self) -> None:

@@ -18,12 +18,13 @@ from optuna.trial import TrialState
 
 from engine.experiments import create_experiment, read_run
 from engine.locks import is_locked
+from engine.signals import stop
 from model import TASKS
 from search.display import Display
 from search.space import Search
 from search.study import HEARTBEAT, REDUCTION_FACTOR, ask, beat, is_shared, left_behind
 from search.workers import BUSY, CONSOLE, Run, Runner
-from utils import UserError, logger, save_json, stop
+from utils import UserError, logger, save_json
 
 LOOK_EVERY = 0.25  # seconds, at the runs
 ASK_EVERY = 5  # seconds, what other machines have done

@@ -29,7 +29,7 @@ def test_what_a_run_leaves(tagger: Experiment) -> None:
     assert "epoch 12/12 | train loss" in console
     history = [json.loads(line) for line in (model_dir / "history.jsonl").read_text().splitlines()]
     assert history[0]["val"].keys() == {"loss", "f1", "accuracy", "precision", "recall"}
-    best = max(history, key=lambda entry: (entry["val"]["f1"], -entry["epoch"]))
+    best = max(history, key=lambda entry: (entry["val"]["f1"], -entry["val"]["loss"]))
     assert read_json(model_dir / "metrics_eval_best_weights.json") == {"epoch": best["epoch"], **best["val"]}
     assert best["val"]["f1"] > 0.3
     checkpoint = last_checkpoint(model_dir, "best")

@@ -8,17 +8,15 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
-from torch.utils.data import DataLoader, Dataset
 
-from engine.batches import Batch, BatchSampler, make_loader, make_rng
+from engine.loaders import Batch, make_rng
+from engine.loaders import Dataset as BaseDataset
 from utils import UserError
 
 from .formats import read_pair
@@ -28,16 +26,10 @@ WORD_DROPOUT = 1  # tells its random numbers from those of the order
 LONGEST_WORD = 40  # characters; of a longer one, the beginning and the end are read
 
 
-def fetch_dataloader(
-    splits: Sequence[str],
-    data_dir: str | Path,
-    params: Params,
-    device: torch.device | str = "cpu",
-    evaluating: bool = False,
-) -> dict[str, DataLoader[Any]]:
-    """A loader of (inputs, labels) for each of `splits`; "train" is shuffled, unless `evaluating`.
+class Dataset(BaseDataset):
+    """One split of a built data set, as numbers.
 
-    Sentences of like length share a batch. All of it is int64, in CPU memory, which the shapes depend on:
+    The inputs and labels of a batch are int64 and in CPU memory, since shapes depend on them:
 
     - labels: batch_size x length tags, -1 behind a sentence's end;
     - inputs["words"]: batch_size x length words, PAD behind a sentence's end;
@@ -48,19 +40,6 @@ def fetch_dataloader(
 
     Raises:
         UserError: a split is missing or broken, or has a tag that is not in tags.txt.
-    """
-    loaders: dict[str, DataLoader[Any]] = {}
-    for split in splits:
-        train = split == "train" and not evaluating
-        dataset = TaggingDataset(Path(data_dir), split, params, drop_words=train)
-        sampler = BatchSampler(len(dataset), params.batch_size, train, params.seed, dataset.lengths.numpy())
-        pin_memory = torch.device(device).type == "cuda"
-        loaders[split] = make_loader(dataset, sampler, params.num_workers, pin_memory)
-    return loaders
-
-
-class TaggingDataset(Dataset[Any]):
-    """One split of a built data set, as numbers.
 
     Attributes:
         sentences: words of each sentence, as they are written.
@@ -71,7 +50,9 @@ class TaggingDataset(Dataset[Any]):
         starts, lengths: num_sentences first words and numbers of words.
     """
 
-    def __init__(self, data_dir: Path, split: str, params: Params, drop_words: bool = False):
+    lengths: Tensor
+
+    def __init__(self, data_dir: Path, split: str, params: Params, training: bool = False):
         self.folder = data_dir / split
         data = params.data
         pairs = read_pair(data_dir / split)
@@ -97,7 +78,7 @@ class TaggingDataset(Dataset[Any]):
         vocabulary = params.vocabulary
         numbers = torch.tensor([vocabulary.get(params.normalize(word), UNK) for word in spellings])
         self.words = torch.cat([numbers[self.spellings[:-1]], torch.tensor([PAD])])
-        self.seed, self.word_dropout = params.seed, params.word_dropout * drop_words
+        self.seed, self.word_dropout = params.seed, params.word_dropout * training
         self.epoch = -1  # of dropped_words
         self.dropped_words = self.words
         self.chars: Tensor | None = None
@@ -116,7 +97,6 @@ class TaggingDataset(Dataset[Any]):
     def __len__(self) -> int:
         return len(self.sentences)
 
-    @cached_property
     def digest(self) -> str:
         """Of all words and labels."""
         digest = hashlib.sha256(self.labels.numpy().tobytes())
@@ -125,15 +105,9 @@ class TaggingDataset(Dataset[Any]):
         return digest.hexdigest()
 
     def describe(self, indices: Sequence[int]) -> str:
-        """Where a person finds these examples."""
         return f"lines {', '.join(str(index + 1) for index in indices)} of {self.folder / 'sentences.txt'}"
 
-    def __getitem__(self, index: int) -> tuple[dict[str, Tensor], Tensor]:
-        """One sentence, as a batch of its own."""
-        return self.__getitems__(Batch(0, torch.tensor([index])))
-
     def __getitems__(self, batch: Batch) -> tuple[dict[str, Tensor], Tensor]:
-        """The sentences of a batch: see `fetch_dataloader`."""
         starts, lengths = self.starts[batch.indices].unsqueeze(1), self.lengths[batch.indices]
         steps = torch.arange(int(lengths.max()))
         at = (starts + steps).where(steps < lengths.unsqueeze(1), len(self.words) - 1)  # batch_size x length

@@ -6,21 +6,15 @@ import csv
 import io
 import logging
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from engine.building import SPLIT_NAMES, SPLITS, find_splits
 from utils import UserError
 
 logger = logging.getLogger(__name__)
 
-SPLITS = ("train", "val", "test")
-# the names under which a split is found: folders and files; the first is the one that is written
-NAMES = {
-    "train": ("train", "training"),
-    "val": ("val", "valid", "validation", "dev", "devel", "testa"),
-    "test": ("test", "testing", "testb"),
-}
 ENDINGS = ("", ".txt", ".conll", ".conll03", ".iob", ".iob2", ".bio", ".bioes", ".iobes", ".tsv", ".col", ".csv")
 TRAIN_SHARE, VAL_SHARE = 0.7, 0.15  # of a file that is not split yet, in order, as CS230 does
 COLUMNS = ("Sentence #", "Word", "Tag")
@@ -49,8 +43,8 @@ def read_raw(path: Path, encoding: str | None) -> dict[str, list[Sentence]]:
     if not path.is_dir():
         raise UserError(f"{path}: no such file or folder. {EXPECTED}")
     entries = sorted(entry for entry in path.iterdir() if not entry.name.startswith("."))
-    folders = find_splits([entry for entry in entries if any(entry.glob("*.txt"))], ("",))
-    places = folders or find_splits([entry for entry in entries if entry.is_file()], ENDINGS)
+    folders = find_splits(entry for entry in entries if any(entry.glob("*.txt")))
+    places = folders or find_splits((entry for entry in entries if entry.is_file()), ENDINGS)
     if not places:
         files = [entry for entry in entries if entry.is_file() and entry.suffix.lower() in ENDINGS[1:]]
         files = [file for file in files if file.name == "ner_dataset.csv"] or files
@@ -64,7 +58,7 @@ def read_raw(path: Path, encoding: str | None) -> dict[str, list[Sentence]]:
     if missing:
         raise UserError(
             f"{path}: no {' and no '.join(missing)} split beside {', '.join(place.name for place in places.values())}; "
-            + "; ".join(f"{split} may be named {', '.join(NAMES[split])}" for split in missing)
+            + "; ".join(f"{split} may be named {', '.join(SPLIT_NAMES[split])}" for split in missing)
             + ", before any of the usual endings."
         )
     if folders:
@@ -75,23 +69,6 @@ def read_raw(path: Path, encoding: str | None) -> dict[str, list[Sentence]]:
 def read_file(path: Path, encoding: str | None) -> list[Sentence]:
     read = read_csv if path.suffix.lower() == ".csv" else read_columns
     return group(read(path, encoding), path)
-
-
-def find_splits(entries: list[Path], endings: tuple[str, ...]) -> dict[str, Path]:
-    """Which of `entries` is which split: `dev.conll`, or `eng.testa`. Raises UserError when two are the same."""
-    found: dict[str, Path] = {}
-    for entry in entries:
-        name = entry.name.lower()
-        stems = [name[: len(name) - len(ending)] for ending in endings if name.endswith(ending)]
-        words = {re.split(r"[._-]", stem)[-1] for stem in stems}
-        split = next((split for split, names in NAMES.items() if words & set(names)), None)
-        if split is None:
-            continue
-        if split in found:
-            first = found[split].name
-            raise UserError(f"{entry.parent}: {first} and {entry.name} are both {split}. Rename one of them.")
-        found[split] = entry
-    return found
 
 
 def split_in_order(sentences: list[Sentence], path: Path) -> dict[str, list[Sentence]]:
@@ -138,6 +115,17 @@ def read_lines(path: Path) -> list[str]:
     """The lines of a file that we wrote. They end at a line feed and nowhere else: the other line breaks of Unicode may
     stand inside a word. Raises UserError when it is missing, empty, or no UTF-8."""
     return read_text(path, ["utf-8"]).removesuffix("\n").split("\n")
+
+
+def write_lines(path: Path, lines: Iterable[str]) -> None:
+    path.write_bytes("".join(line + "\n" for line in lines).encode())
+
+
+def write_pair(folder: Path, sentences: Sequence[Sentence]) -> None:
+    """Write a split as `read_pair` reads it: sentences.txt and labels.txt, a sentence a line."""
+    folder.mkdir()
+    write_lines(folder / "sentences.txt", (" ".join(sentence.words) for sentence in sentences))
+    write_lines(folder / "labels.txt", (" ".join(sentence.tags) for sentence in sentences))
 
 
 def clean(word: str) -> str:

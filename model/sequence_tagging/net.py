@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from engine.metrics import Metric, count_correct, num_items, ratio
+from engine.metrics import Metric, count_correct, ratio
 from model.layers.characters import CharCNN, CharRNN
 from model.layers.crf import CRF
 from model.layers.recurrent import LockedDropout, RecurrentEncoder
@@ -127,6 +127,11 @@ class Outputs:
     def tags(self) -> Tensor:
         """The best tags, batch_size x length: word by word, or of the best sequence by the CRF."""
         return self.crf.decode(self.logits, self.lengths) if self.crf is not None else self.logits.argmax(dim=2)
+
+
+def num_items(labels: Tensor) -> Tensor:
+    """How many words there are, which the loss is the mean over: labels below 0 are padding."""
+    return (labels >= 0).sum()
 
 
 def loss_fn(outputs: Outputs, labels: Tensor) -> Tensor:
