@@ -13,9 +13,9 @@ import torch
 from torch import nn
 
 from engine.devices import autocast, choose_precision
-from engine.optimizers import make_optimizer
 from engine.experiments import Experiment
 from engine.loaders import fetch_dataloaders
+from engine.optimizers import make_optimizer
 from engine.run import Run
 from engine.tasks import Task
 from train import train

@@ -81,12 +81,18 @@ def split_off(names: Sequence[str], labels: Sequence[Any], splits: Sequence[str]
     return result
 
 
+def check_splits(splits: Sequence[str]) -> None:
+    """Raises UserError when a split is empty."""
+    for split in SPLITS:
+        if split not in splits:
+            raise UserError(f"The {split} split would be empty: it takes at least 3 examples of a class, better 50.")
+
+
 def check_classes(labels: Sequence[str], splits: Sequence[str], places: Sequence[Any]) -> None:
     """Raises UserError when a split is empty, or holds a class that train does not have; `places` says where."""
+    check_splits(splits)
     found = {split: {label for label, its in zip(labels, splits, strict=True) if its == split} for split in SPLITS}
     for split in SPLITS:
-        if not found[split]:
-            raise UserError(f"The {split} split would be empty: it takes at least 2 examples of a class, better 50.")
         if missing := class_names(found[split] - found["train"]):
             examples = [place for i, place in enumerate(places) if splits[i] == split and labels[i] in missing]
             raise UserError(

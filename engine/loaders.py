@@ -78,6 +78,8 @@ class Dataset(TorchDataset[Any], ABC):
 class ArrayDataset(Dataset):
     """Examples that are rows of plain arrays, as `engine.building.save_arrays` wrote them.
 
+    If a table rows.csv lies beside the arrays, messages and reports name its lines.
+
     Attributes:
         inputs: num_examples x ..., or a dict of such.
         labels: num_examples x ...
@@ -94,6 +96,14 @@ class ArrayDataset(Dataset):
             )
         self.labels = arrays.pop("labels")
         self.inputs: Any = arrays["inputs"] if arrays.keys() == {"inputs"} else arrays
+        self.table = self.folder / "rows.csv"
+        if self.table.exists():
+            self.kind = "line"
+
+    @property
+    def names(self) -> Sequence[str]:
+        first = 2 if self.kind == "line" else 1  # line 1 is a header
+        return [str(number) for number in range(first, len(self) + first)]
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -114,7 +124,8 @@ class ArrayDataset(Dataset):
         return digest.hexdigest()
 
     def describe(self, indices: Sequence[int]) -> str:
-        return f"examples {', '.join(str(index + 1) for index in indices)} of {self.folder}"
+        numbers = ", ".join(self.names[index] for index in indices)
+        return f"lines {numbers} of {self.table}" if self.kind == "line" else f"examples {numbers} of {self.folder}"
 
 
 def _load_array(path: Path) -> Tensor:

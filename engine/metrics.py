@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -197,20 +198,76 @@ def class_scores(confusion: Tensor) -> ClassScores:
     )
 
 
+def class_metrics() -> dict[str, Metric]:
+    """Accuracy, F1 and AUC of outputs batch_size x num_classes, with labels batch_size class numbers."""
+
+    def keep_hits(outputs: Tensor, labels: Tensor) -> Tensor:
+        predicted = outputs.argmax(dim=1, keepdim=True)
+        return torch.stack([torch.zeros_like(outputs).scatter_(1, i, 1) for i in (predicted, labels[:, None])])
+
+    def keep_scores(outputs: Tensor, labels: Tensor) -> Tensor:
+        log_p = outputs.log_softmax(dim=1)
+        log_odds = log_p - torch.log1p(-log_p.exp().clamp(max=1 - 1e-7))
+        return torch.stack([log_odds, torch.zeros_like(outputs).scatter_(1, labels[:, None], 1)])
+
+    return {
+        "accuracy": Metric(keep_hits, count_hits, lambda counts: ratio(torch.stack([counts[0].sum(), counts[4, 0]]))),
+        "f1": Metric(keep_hits, count_hits, macro_f1),
+        "auc": Metric(keep_scores, count_scores, auc),
+    }
+
+
+def label_metrics() -> dict[str, Metric]:
+    """Accuracy, F1 and AUC of outputs batch_size x num_labels logits, with labels of the same shape, 0 or 1."""
+
+    def keep_hits(outputs: Tensor, labels: Tensor) -> Tensor:
+        return torch.stack([(outputs > 0).float(), labels.float()])
+
+    def keep_scores(outputs: Tensor, labels: Tensor) -> Tensor:
+        return torch.stack([outputs, labels.float()])
+
+    return {
+        "accuracy": Metric(keep_hits, count_hits, lambda counts: ratio(counts[3:].sum(dim=1))),
+        "f1": Metric(keep_hits, count_hits, macro_f1),
+        "auc": Metric(keep_scores, count_scores, auc),
+    }
+
+
+def count_hits(batches: list[Tensor]) -> Tensor:
+    """How often each class was predicted, and right.
+
+    Args:
+        batches: each 2 x batch_size x num_classes: predicted or not, labelled so or not, as 1 and 0.
+
+    Returns:
+        5 x num_classes: both, predicted, labelled, predicted as labelled (so or not so), all.
+    """
+    predicted, labels = torch.cat(batches, dim=1)
+    rows = [predicted * labels, predicted, labels, (predicted == labels).float(), torch.ones_like(labels)]
+    return torch.stack([row.sum(dim=0, dtype=torch.int64) for row in rows])
+
+
+def macro_f1(counts: Tensor) -> float:
+    """The mean F1 of the classes that occur in labels or predictions, see `class_scores`; of `count_hits`."""
+    both, predicted, labelled = counts[:3].double()
+    occurs = predicted + labelled > 0
+    return (2 * both / (predicted + labelled))[occurs].mean().item() if occurs.any() else 0.0
+
+
 BINS, LARGEST = 4096, 16.0  # scores are sorted into so many bins between -LARGEST and LARGEST
 
 
-def count_scores(scores: Tensor, labels: Tensor) -> Tensor:
+def count_scores(batches: list[Tensor]) -> Tensor:
     """Histograms of the scores of the examples that are, and that are not, of each class; for `auc`.
 
     Args:
-        scores: num_examples x num_classes log-odds.
-        labels: num_examples x num_classes, 1 where an example is of a class, else 0.
+        batches: each 2 x batch_size x num_classes: log-odds of the class, and 1 where the example is of it, else 0.
 
     Returns:
         2 x num_classes x BINS counts: of the others, and of the class.
     """
-    bins = ((scores.float() / LARGEST + 1) / 2 * BINS).long().clamp(0, BINS - 1)
+    scores, labels = torch.cat(batches, dim=1)
+    bins = ((scores / LARGEST + 1) / 2 * BINS).long().clamp(0, BINS - 1)
     num_classes = scores.shape[1]
     cells = (labels.long() * num_classes + torch.arange(num_classes, device=scores.device)) * BINS + bins
     counts = torch.zeros(2 * num_classes * BINS, dtype=torch.int64, device=scores.device)
@@ -232,6 +289,15 @@ def auc(counts: Tensor) -> float:
 
 
 # --------------------------------------------------------------------------------------------- numbers
+
+
+def number_metrics(scale: Tensor | float = 1.0) -> dict[str, Metric]:
+    """RMSE, MAE and R2 of outputs and labels batch_size x num_targets. `scale`: their unit, in that of the data."""
+    return {
+        "rmse": Metric(errors, count_errors, partial(rmse, scale=scale), "minimize"),
+        "mae": Metric(errors, count_errors, partial(mae, scale=scale), "minimize"),
+        "r2": Metric(errors, count_errors, r2),
+    }
 
 
 def errors(outputs: Tensor, labels: Tensor) -> Tensor:

@@ -48,8 +48,9 @@ class Report(ABC):
 
 
 def report_of(task: Task, loader: DataLoader[Any], params: Any) -> Report:
-    """The task's own Report; else one of classes if the data has `classes`, or of numbers."""
-    shared = ClassReport if hasattr(params.data, "classes") else NumberReport
+    """The task's own Report; else one of numbers, of labels or of classes, as the labels of the data set are."""
+    labels = loader.dataset.labels  # type: ignore[attr-defined]
+    shared = NumberReport if labels.is_floating_point() else LabelReport if labels.ndim == 2 else ClassReport
     return (task.optional("Report") or shared)(loader, params)
 
 
@@ -127,31 +128,28 @@ class LabelReport(Report):
 class NumberReport(Report):
     """For networks whose outputs are batch_size x num_targets numbers.
 
-    Attributes:
-        targets: their names.
-        mean, scale: what outputs and labels are multiplied by, and what is then added, to have the units of the data.
+    The targets are named, and were standardised, as `label_columns`, `label_mean` and `label_std` of DataParams say, if
+    it has these.
     """
-
-    def __init__(self, loader: DataLoader[Any], params: Any):
-        super().__init__(loader, params)
-        self.targets = [f"target {i + 1}" for i in range(self.dataset.labels.shape[1])]
-        self.mean, self.scale = torch.zeros(len(self.targets)), torch.ones(len(self.targets))
 
     def add(self, outputs: Tensor) -> None:
         self.kept.append(outputs.float())
 
     def write(self, model_dir: Path, name: str) -> str:
         """Write predictions_{name}.csv, labels and predictions. Returns the errors of each target."""
-        numbers = torch.stack([self.in_order(self.kept), self.dataset.labels.cpu()]) * self.scale + self.mean
+        data, count = self.params.data, self.dataset.labels.shape[1]
+        targets = getattr(data, "label_columns", None) or [f"target {i + 1}" for i in range(count)]
+        mean, std = torch.tensor(getattr(data, "label_mean", 0.0)), torch.tensor(getattr(data, "label_std", 1.0))
+        numbers = torch.stack([self.in_order(self.kept), self.dataset.labels.cpu()]) * std + mean
         predicted, labels = numbers.tolist()
         write_predictions(
             model_dir / f"predictions_{name}.csv",
-            [self.dataset.kind, *self.targets, *(f"predicted {target}" for target in self.targets)],
+            [self.dataset.kind, *targets, *(f"predicted {target}" for target in targets)],
             (
                 [example, *(f"{value:.6g}" for value in (*label, *row))]
                 for example, label, row in zip(self.dataset.names, labels, predicted, strict=True)
             ),
         )
         counts = count_errors([numbers]).unsqueeze(2)
-        rows = [[target, *(f(counts[:, i]) for f in (mae, rmse, r2))] for i, target in enumerate(self.targets)]
+        rows = [[target, *(f(counts[:, i]) for f in (mae, rmse, r2))] for i, target in enumerate(targets)]
         return score_table(["target", "MAE", "RMSE", "R2"], rows, 0)
