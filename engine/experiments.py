@@ -153,19 +153,17 @@ def load_data_params(task: Task, data_dir: Path) -> Any:
 
 def check_same_data(checkpoint: dict[str, Any], data: Any) -> None:
     """Raises UserError when `data` numbers its classes, words or tags otherwise than `checkpoint` learnt them."""
+    learnt, values = checkpoint.get("data", {}), data.model_dump()
     for name in data.decides_network:
-        then, now = checkpoint.get("data", {}).get(name), data.model_dump()[name]
+        then, now = learnt.get(name), values[name]
         if then in (None, now):
             continue
         if isinstance(now, dict):
-            then, now = ([f"{key}: {value}" for key, value in values.items()] for values in (then, now))
+            then, now = ([f"{key}: {value}" for key, value in entries.items()] for entries in (then, now))
         if isinstance(now, list):  # show the first place where they differ, since they may be long
             pairs = enumerate(zip(then, now, strict=False))
             place = next((i for i, (a, b) in pairs if a != b), min(len(then), len(now)))
-            then, now = (
-                f"{str(values[place : place + 1])[:200]} at place {place + 1} of {len(values)}"
-                for values in (then, now)
-            )
+            then, now = (f"{str(v[place : place + 1])[:200]} at place {place + 1} of {len(v)}" for v in (then, now))
         where = checkpoint.get("params", {}).get("data_dir", "another data set")
         raise UserError(f"{name}: {now}, but {checkpoint['path']} was trained on {where} with {then}.")
 

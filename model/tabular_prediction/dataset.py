@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from engine.building import SPLITS, class_names, save_arrays
-from engine.tables import Columns, is_empty, is_number, read_tables, standardize
+from engine.tables import Columns, Table, is_empty, is_number, read_tables, standardize
 from utils import UserError
 
 logger = logging.getLogger(__name__)
@@ -81,7 +81,5 @@ def choose_objective(table: Table, targets: list[int], asked: str | None) -> str
     fits |= {"multilabel": are_flags, "regression": are_numbers}
     if not fits[asked or found]:
         values = ", ".join(sorted(different)[:5])
-        raise UserError(
-            f"--label_columns with the values {values}, ... are no labels of the objective {asked or found}."
-        )
+        raise UserError(f"Labels such as {values} do not fit the objective {asked or found}.")
     return asked or found
