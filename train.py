@@ -48,7 +48,7 @@ def train(run: Run) -> dict[str, float]:
             loss = run.task.loss_fn(outputs, labels)
         run.optimizer.zero_grad()
         loss.backward()
-        gradient_norm = clip_gradients(run.net, run.params.clip_grad_norm)
+        gradient_norm = clip_gradients(run.optimizer, run.params.clip_grad_norm)
         run.check_finite(loss, gradient_norm)
         run.optimizer.step()
         run.schedule.step()

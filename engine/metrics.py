@@ -12,6 +12,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from engine.params import did_you_mean
@@ -199,79 +200,59 @@ def class_scores(confusion: Tensor) -> ClassScores:
 
 
 def class_metrics() -> dict[str, Metric]:
-    """Accuracy, F1 and AUC of outputs batch_size x num_classes, with labels batch_size class numbers."""
-
-    def keep_hits(outputs: Tensor, labels: Tensor) -> Tensor:
-        predicted = outputs.argmax(dim=1, keepdim=True)
-        return torch.stack([torch.zeros_like(outputs).scatter_(1, i, 1) for i in (predicted, labels[:, None])])
-
-    def keep_scores(outputs: Tensor, labels: Tensor) -> Tensor:
-        log_p = outputs.log_softmax(dim=1)
-        log_odds = log_p - torch.log1p(-log_p.exp().clamp(max=1 - 1e-7))
-        return torch.stack([log_odds, torch.zeros_like(outputs).scatter_(1, labels[:, None], 1)])
-
-    return {
-        "accuracy": Metric(keep_hits, count_hits, lambda counts: ratio(torch.stack([counts[0].sum(), counts[4, 0]]))),
-        "f1": Metric(keep_hits, count_hits, macro_f1),
-        "auc": Metric(keep_scores, count_scores, auc),
-    }
+    """Accuracy, F1 and AUC of outputs batch_size x num_classes scores, with labels batch_size class numbers."""
+    return _one_against_rest(lambda counts: ratio(counts[[0, 2]].sum(dim=1)))
 
 
 def label_metrics() -> dict[str, Metric]:
     """Accuracy, F1 and AUC of outputs batch_size x num_labels logits, with labels of the same shape, 0 or 1."""
-
-    def keep_hits(outputs: Tensor, labels: Tensor) -> Tensor:
-        return torch.stack([(outputs > 0).float(), labels.float()])
-
-    def keep_scores(outputs: Tensor, labels: Tensor) -> Tensor:
-        return torch.stack([outputs, labels.float()])
-
-    return {
-        "accuracy": Metric(keep_hits, count_hits, lambda counts: ratio(counts[3:].sum(dim=1))),
-        "f1": Metric(keep_hits, count_hits, macro_f1),
-        "auc": Metric(keep_scores, count_scores, auc),
-    }
+    return _one_against_rest(lambda counts: ratio(counts[3:5].sum(dim=1)))
 
 
-def count_hits(batches: list[Tensor]) -> Tensor:
-    """How often each class was predicted, and right.
+def _one_against_rest(accuracy: Callable[[Tensor], float]) -> dict[str, Metric]:
+    names = {"accuracy": accuracy, "f1": macro_f1, "auc": auc}
+    return {name: Metric(outputs_and_labels, count_classes, compute) for name, compute in names.items()}
+
+
+def outputs_and_labels(outputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Both as they are: all counting is left for later, when it is done for many batches at once."""
+    return outputs.detach(), labels
+
+
+BINS, LARGEST = 4096, 16.0  # log-odds are sorted into so many bins between -LARGEST and LARGEST
+
+
+def count_classes(batches: list[tuple[Tensor, Tensor]]) -> Tensor:
+    """What becomes of each class, or label, when it is told from the rest.
 
     Args:
-        batches: each 2 x batch_size x num_classes: predicted or not, labelled so or not, as 1 and 0.
+        batches: outputs and labels, see `class_metrics` and `label_metrics`.
 
     Returns:
-        5 x num_classes: both, predicted, labelled, predicted as labelled (so or not so), all.
+        5 + 2*BINS x num_classes counts of examples: labelled and predicted so, predicted, labelled, predicted right (so
+        or not so), all; then histograms of the log-odds of the examples outside of the class, and of those in it.
     """
-    predicted, labels = torch.cat(batches, dim=1)
-    rows = [predicted * labels, predicted, labels, (predicted == labels).float(), torch.ones_like(labels)]
-    return torch.stack([row.sum(dim=0, dtype=torch.int64) for row in rows])
+    outputs, labels = (torch.cat(parts) for parts in zip(*batches, strict=True))
+    num_classes = outputs.shape[1]
+    if labels.ndim == 2:
+        log_odds, predicted = outputs, (outputs > 0).long()
+    else:
+        log_p = outputs.double().log_softmax(dim=1)
+        log_odds = log_p - torch.log1p(-log_p.exp().clamp(max=1 - 1e-9))
+        predicted, labels = (F.one_hot(numbers, num_classes) for numbers in (outputs.argmax(dim=1), labels))
+    rows = [predicted * labels, predicted, labels, (predicted == labels).long(), torch.ones_like(labels)]
+    bins = ((log_odds / LARGEST + 1) / 2 * BINS).long().clamp(0, BINS - 1)
+    cells = ((labels * BINS + bins) * num_classes + torch.arange(num_classes, device=labels.device)).flatten()
+    counts = torch.zeros(2 * BINS * num_classes, dtype=torch.int64, device=labels.device)
+    counts.index_add_(0, cells, torch.ones_like(cells))
+    return torch.cat([torch.stack([row.sum(dim=0) for row in rows]), counts.view(-1, num_classes)])
 
 
 def macro_f1(counts: Tensor) -> float:
-    """The mean F1 of the classes that occur in labels or predictions, see `class_scores`; of `count_hits`."""
+    """The mean F1 of the classes that occur in labels or predictions, see `class_scores`; of `count_classes`."""
     both, predicted, labelled = counts[:3].double()
     occurs = predicted + labelled > 0
     return (2 * both / (predicted + labelled))[occurs].mean().item() if occurs.any() else 0.0
-
-
-BINS, LARGEST = 4096, 16.0  # scores are sorted into so many bins between -LARGEST and LARGEST
-
-
-def count_scores(batches: list[Tensor]) -> Tensor:
-    """Histograms of the scores of the examples that are, and that are not, of each class; for `auc`.
-
-    Args:
-        batches: each 2 x batch_size x num_classes: log-odds of the class, and 1 where the example is of it, else 0.
-
-    Returns:
-        2 x num_classes x BINS counts: of the others, and of the class.
-    """
-    scores, labels = torch.cat(batches, dim=1)
-    bins = ((scores / LARGEST + 1) / 2 * BINS).long().clamp(0, BINS - 1)
-    num_classes = scores.shape[1]
-    cells = (labels.long() * num_classes + torch.arange(num_classes, device=scores.device)) * BINS + bins
-    counts = torch.zeros(2 * num_classes * BINS, dtype=torch.int64, device=scores.device)
-    return counts.index_add_(0, cells.flatten(), torch.ones_like(cells.flatten())).view(2, num_classes, BINS)
 
 
 def auc(counts: Tensor) -> float:
@@ -279,12 +260,12 @@ def auc(counts: Tensor) -> float:
     higher than another example, where ties count half (Hanley & McNeil 1982). Scores within a bin of 0.008 are ties.
 
     Args:
-        counts: of `count_scores`. Classes without examples, or without others, are left out; 0 if there is no other.
+        counts: of `count_classes`. Classes without examples, or without others, are left out; 0 if there is no other.
     """
-    others, own = counts.double()
-    below = others.cumsum(dim=1) - others / 2  # ties count half
-    pairs = own.sum(1) * others.sum(1)
-    areas = ((own * below).sum(1) / pairs)[pairs > 0]
+    others, own = counts[5:].double().view(2, BINS, -1)
+    below = others.cumsum(dim=0) - others / 2  # ties count half
+    pairs = own.sum(dim=0) * others.sum(dim=0)
+    areas = ((own * below).sum(dim=0) / pairs)[pairs > 0]
     return areas.mean().item() if len(areas) else 0.0
 
 
@@ -294,27 +275,16 @@ def auc(counts: Tensor) -> float:
 def number_metrics(scale: Tensor | float = 1.0) -> dict[str, Metric]:
     """RMSE, MAE and R2 of outputs and labels batch_size x num_targets. `scale`: their unit, in that of the data."""
     return {
-        "rmse": Metric(errors, count_errors, partial(rmse, scale=scale), "minimize"),
-        "mae": Metric(errors, count_errors, partial(mae, scale=scale), "minimize"),
-        "r2": Metric(errors, count_errors, r2),
+        "rmse": Metric(outputs_and_labels, count_errors, partial(rmse, scale=scale), "minimize"),
+        "mae": Metric(outputs_and_labels, count_errors, partial(mae, scale=scale), "minimize"),
+        "r2": Metric(outputs_and_labels, count_errors, r2),
     }
 
 
-def errors(outputs: Tensor, labels: Tensor) -> Tensor:
-    """2 x batch_size x num_targets: predictions and labels, both numbers."""
-    return torch.stack([outputs.float(), labels])
-
-
-def count_errors(batches: list[Tensor]) -> Tensor:
-    """Sums over the examples from which MAE, RMSE and R2 follow.
-
-    Args:
-        batches: see `errors`.
-
-    Returns:
-        5 x num_targets: number, absolute errors, squared errors, labels, squared labels.
-    """
-    predicted, labels = torch.cat(batches, dim=1).double()
+def count_errors(batches: list[tuple[Tensor, Tensor]]) -> Tensor:
+    """5 x num_targets sums from which MAE, RMSE and R2 follow: number, absolute errors, squared errors, labels, squared
+    labels."""
+    predicted, labels = (torch.cat(parts).double() for parts in zip(*batches, strict=True))
     difference = predicted - labels
     ones = torch.ones_like(labels)
     return torch.stack([ones, difference.abs(), difference.square(), labels, labels.square()]).sum(dim=1)

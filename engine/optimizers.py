@@ -56,9 +56,9 @@ def without_compiler(optimizer: Any) -> Any:
     return type(optimizer.__name__, (optimizer,), {"step": torch.no_grad()(inspect.unwrap(optimizer.step))})
 
 
-def clip_gradients(net: nn.Module, max_norm: float) -> Tensor:
-    """Scale all gradients of `net` down to a total norm of `max_norm`, if that is above 0. Returns the norm before."""
-    weights = [p for p in net.parameters() if p.grad is not None]
+def clip_gradients(optimizer: torch.optim.Optimizer, max_norm: float) -> Tensor:
+    """Scale all gradients down to a total norm of `max_norm`, if that is above 0. Returns the norm before."""
+    weights = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
     norm = nn.utils.get_total_norm([p.grad for p in weights if p.grad is not None])
     if max_norm:
         nn.utils.clip_grads_with_norm_(weights, max_norm, norm)

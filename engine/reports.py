@@ -150,6 +150,6 @@ class NumberReport(Report):
                 for example, label, row in zip(self.dataset.names, labels, predicted, strict=True)
             ),
         )
-        counts = count_errors([numbers]).unsqueeze(2)
+        counts = count_errors([(numbers[0], numbers[1])]).unsqueeze(2)
         rows = [[target, *(f(counts[:, i]) for f in (mae, rmse, r2))] for i, target in enumerate(targets)]
         return score_table(["target", "MAE", "RMSE", "R2"], rows, 0)

@@ -723,7 +723,7 @@ def test_divergence_where_nobody_waits(experiment: Experiment, optimizer: str) -
         run.optimizer.zero_grad()
         loss = task.loss_fn(net(dataset.images[:8]), dataset.labels[:8]) * factor
         loss.backward()
-        run.check_finite(loss, clip_gradients(net, 0))
+        run.check_finite(loss, clip_gradients(run.optimizer, 0))
         run.optimizer.step()
         run.batches_done += 1
 
