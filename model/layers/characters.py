@@ -5,9 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from . import PAD
 from .recurrent import RecurrentEncoder
-
-PAD = 0
 
 
 class CharCNN(nn.Module):

@@ -17,10 +17,11 @@ from torch.nn.utils.rnn import pad_sequence
 
 from engine.loaders import Batch, make_rng
 from engine.loaders import Dataset as BaseDataset
+from model.layers import PAD, UNK
 from utils import UserError
 
 from .formats import read_pair
-from .params import PAD, UNK, Params
+from .params import NO_TAG, Params
 
 WORD_DROPOUT = 1  # tells its random numbers from those of the order
 LONGEST_WORD = 40  # characters; of a longer one, the beginning and the end are read
@@ -31,7 +32,7 @@ class Dataset(BaseDataset):
 
     The inputs and labels of a batch are int64 and in CPU memory, since shapes depend on them:
 
-    - labels: batch_size x length tags, -1 behind a sentence's end;
+    - labels: batch_size x length tags, NO_TAG behind a sentence's end;
     - inputs["words"]: batch_size x length words, PAD behind a sentence's end;
     - inputs["lengths"]: batch_size numbers of words;
     - inputs["chars"], where params.char_features reads them: num_spellings x num_chars characters of each different
@@ -44,7 +45,7 @@ class Dataset(BaseDataset):
     Attributes:
         sentences: words of each sentence, as they are written.
         words: of all sentences one behind the other, numbers in the vocabulary; at the end PAD.
-        labels: their tags; numbers from num_tags on are those that train does not have; at the end -1.
+        labels: their tags; numbers from num_tags on are those that train does not have; at the end NO_TAG.
         spellings: their rows in `chars`; at the end 0.
         chars: num_spellings x num_chars characters of each different word, PAD behind its end.
         starts, lengths: num_sentences first words and numbers of words.
@@ -72,7 +73,7 @@ class Dataset(BaseDataset):
                 if tag not in tag_numbers:
                     raise UserError(f"{pair.place}: the tag {tag} is not in tags.txt ({', '.join(data.tags)[:200]}).")
                 labels.append(tag_numbers[tag])
-        self.spellings, self.labels = torch.tensor([*words, 0]), torch.tensor([*labels, -1])
+        self.spellings, self.labels = torch.tensor([*words, 0]), torch.tensor([*labels, NO_TAG])
         self.lengths = torch.tensor([len(pair.words) for pair in pairs])
         self.starts = self.lengths.cumsum(0) - self.lengths
         vocabulary = params.vocabulary

@@ -10,6 +10,7 @@ from pydantic import Field
 
 from engine.params import DataParams as SharedDataParams
 from engine.params import TrainingParams
+from model.layers import UNK
 from utils import UserError
 
 from .formats import read_lines
@@ -17,7 +18,7 @@ from .formats import read_lines
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-PAD, UNK = 0, 1  # numbers of no word and of any unknown word; the vocabularies follow, so that no text can name these
+NO_TAG = -1  # the label behind a sentence's end
 
 
 class Params(TrainingParams):
