@@ -33,7 +33,7 @@ class TrainingParams(StrictModel):
     """The parameters that every task shares. A task's `Params` extends them."""
 
     task: str = Field("image_classification", description="The folder of model/ that knows the data and the network.")
-    data_dir: str = Field("data", description="The built data set; --data_dir on the command line goes before it.")
+    data_dir: str = Field("data", description="The built data set; --data_dir overrides it.")
 
     learning_rate: float = Field(1e-3, gt=0, description="Step size of the optimizer; the peak, under a scheduler.")
     batch_size: int = Field(32, ge=1, description="Examples per optimizer step.")
@@ -64,7 +64,7 @@ class TrainingParams(StrictModel):
     checkpoint_minutes: float = Field(10.0, gt=0, description="Minutes between checkpoints within a long epoch.")
     save_summary_steps: int = Field(100, ge=1, description="Steps between gradient norms in TensorBoard.")
 
-    monitor: str = Field("loss", description="The metric that chooses the best weights; only a loss is minimised.")
+    monitor: str = Field("loss", description="The metric that chooses the best weights, on val.")
 
     _data: Any = PrivateAttr(None)
 

@@ -13,7 +13,7 @@ from engine.params import TrainingParams
 class Params(TrainingParams):
     """The hyperparameters of image classification."""
 
-    data_dir: str = Field("data/64x64_SIGNS", description="The built data set; --data_dir goes before it.")
+    data_dir: str = Field("data/64x64_SIGNS", description="The built data set; --data_dir overrides it.")
     batch_size: int = Field(32, ge=2, description="Images per optimizer step; batch normalisation needs two.")
     monitor: Literal["accuracy", "loss"] = Field("accuracy", description="What chooses the best weights, on val.")
 

@@ -24,7 +24,7 @@ NO_TAG = -1  # the label behind a sentence's end
 class Params(TrainingParams):
     """The hyperparameters of sequence tagging. The defaults are the LSTM tagger of the CS230 notes."""
 
-    data_dir: str = Field("data/ner", description="The built data set; --data_dir goes before it.")
+    data_dir: str = Field("data/ner", description="The built data set; --data_dir overrides it.")
     batch_size: int = Field(32, ge=1, description="Sentences per optimizer step.")
     monitor: Literal["f1", "accuracy", "loss"] = Field(
         "f1", description="What chooses the best weights, on val: F1 of entities, accuracy of words, or the loss."
