@@ -30,7 +30,7 @@ class Params(TrainingParams):
 class DataParams(SharedDataParams):
     """What the data decides: `dataset_params.json`, as build_dataset.py writes it."""
 
-    decides_network: ClassVar = ("classes", "image_size")  # weights are for these and no others
+    decides_network: ClassVar = ("classes", "image_size")
 
     classes: list[str] = Field(min_length=2)
     image_size: int = Field(ge=8)  # pixels, both ways

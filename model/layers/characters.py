@@ -1,4 +1,4 @@
-"""Characters of a word -> a vector: what a word looks like, when nobody has seen it before."""
+"""Characters of a word -> a vector, which says something even of a word that train does not have."""
 
 from __future__ import annotations
 

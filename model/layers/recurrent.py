@@ -1,4 +1,4 @@
-"""Recurrent encoders whose answer for a sequence does not depend on the padding behind it."""
+"""Recurrent encoders whose output for a sequence does not depend on the padding behind it."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ class RecurrentEncoder(nn.Module):
 
 
 def reversed_within(lengths: Tensor, length: int) -> Tensor:
-    """batch_size x length: step i of a sequence of n steps is n-1-i; padding stays where it is."""
+    """batch_size x length indices: n-1-i for step i of a sequence of n steps; padding keeps its index."""
     steps = torch.arange(length, device=lengths.device)
     reverse = lengths[:, None] - 1 - steps
     return torch.where(reverse >= 0, reverse, steps)

@@ -23,8 +23,8 @@ from utils import UserError
 from .formats import read_pair
 from .params import NO_TAG, Params
 
-WORD_DROPOUT = 1  # tells its random numbers from those of the order
-LONGEST_WORD = 40  # characters; of a longer one, the beginning and the end are read
+WORD_DROPOUT = 1  # part of the key of its random numbers, to have others than the order of examples
+LONGEST_WORD = 40  # characters; a longer word is read without its middle
 
 
 class Dataset(BaseDataset):
@@ -115,7 +115,7 @@ class Dataset(BaseDataset):
         inputs = {"words": self.words_of_epoch(batch.epoch)[at], "lengths": lengths}
         if self.chars is not None:
             different, inputs["spellings"] = self.spellings[at].unique(return_inverse=True)
-            # Shapes that come again find kernels that were prepared for them: so rows and columns are rounded up.
+            # oneDNN prepares and keeps a kernel for every new shape. Rounding up makes few different shapes.
             different = F.pad(different, (0, -len(different) % 64))
             chars = self.chars[different]  # num_spellings x as many as the longest word of the split has
             longest = int((chars != PAD).sum(dim=1).max())
@@ -123,7 +123,7 @@ class Dataset(BaseDataset):
         return inputs, self.labels[at]
 
     def words_of_epoch(self, epoch: int) -> Tensor:
-        """`words`, some of them taken for unknown, which is how the vector of the unknown word is trained.
+        """`words`, with some of them replaced by UNK, so that the vector of the unknown word is trained.
 
         A word is unknown everywhere in a sentence or nowhere (Gal & Ghahramani 2016, section 4.2), and rare words more
         often than frequent ones (Kiperwasser & Goldberg 2016, "Simple and accurate dependency parsing using

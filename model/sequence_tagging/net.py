@@ -158,7 +158,7 @@ def count_words(batches: list[tuple[Tensor, Tensor, Tensor]]) -> Tensor:
 
 
 def count_entities(batches: list[tuple[Tensor, Tensor, Tensor]]) -> Tensor:
-    """Entities found, predicted and labelled, as conlleval counts them: found is one with its exact words and its type.
+    """Count entities as conlleval does: a predicted one is correct if a labelled one has the same words and type.
 
     Args:
         batches: see `predictions`; in IOB2, or broken.
