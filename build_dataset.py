@@ -10,40 +10,41 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import ctypes
-import os
-import shutil
-import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from engine.experiments import read_params
-from engine.params import TrainingParams
+from engine.building import new_folder, save_dataset_params
+from engine.commands import run_command
+from engine.experiments import example_of
 from engine.tasks import Task
 from model import TASKS
-from utils import UserError, run_command
+from utils import UserError
 
 
 def parse_args() -> tuple[Task, argparse.Namespace]:
-    default_task = TrainingParams.model_fields["task"].default
+    default_task = next(iter(TASKS))
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    first.add_argument("--task", default=default_task)
-    task = TASKS[first.parse_known_args()[0].task]  # it knows the rest of the flags
+    first.add_argument("--task")
+    task = TASKS[first.parse_known_args()[0].task or default_task]  # it knows the rest of the flags
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
         "--task",
-        default=default_task,
         help=f"kind of problem: {', '.join(TASKS)} ({default_task}); each has flags of its own: --task NAME --help",
     )
     parser.add_argument("--data_dir", help="folder of the raw files (%(default)s)")
     parser.add_argument("--output_dir", help="folder to build; it appears when all of it is there (%(default)s)")
-    parser.add_argument("--sample", action="store_true", help="draw a sample data set instead of reading --data_dir")
+    parser.add_argument("--sample", action="store_true", help="make a sample data set instead of reading --data_dir")
     parser.add_argument("--seed", type=natural_number, default=230, help="decides splits and sample (%(default)s)")
     parser.add_argument("--overwrite", action="store_true", help="replace an existing data set by the new one")
-    task.add_build_arguments(parser)
-    return task, parser.parse_args()
+    parser.set_defaults(data_dir=f"data/{task.name}", output_dir=task.Params.model_fields["data_dir"].default)
+    if add_build_arguments := task.optional("add_build_arguments"):
+        add_build_arguments(parser)
+    args = parser.parse_args()
+    if args.output_dir == parser.get_default("output_dir"):
+        args.output_dir = args.output_dir.format(**vars(args))  # a default may name other flags: data/{size}x{size}
+    return task, args
 
 
 def natural_number(text: str) -> int:
@@ -54,98 +55,36 @@ def natural_number(text: str) -> int:
 
 
 @contextlib.contextmanager
-def new_folder(folder: Path, overwrite: bool) -> Iterator[Path]:
-    """A folder to build in, which takes `folder`'s place at the end of the block, or vanishes if the block fails.
-
-    Raises:
-        UserError: `folder` is there already and not to be replaced, or is no data set, or cannot be written.
-    """
-    if folder.exists():
-        if not overwrite:
-            raise UserError(f"{folder}: there already. --overwrite replaces it.")
-        if not (folder / "dataset_params.json").is_file():
-            raise UserError(f"{folder}: not a built data set, so it is not replaced. Choose another --output_dir.")
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        for abandoned in folder.parent.glob(f".{folder.name}.building-*"):
-            if not process_is_alive(int(abandoned.suffix.split("-")[1])):
-                shutil.rmtree(abandoned)
-        building = folder.with_name(f".{folder.name}.building-{os.getpid()}")
-        building.mkdir()
-    except OSError as error:
-        raise UserError(f"{folder}: cannot be written ({error.strerror}). Choose another --output_dir.") from None
-    try:
-        yield building
-        replace_folder(building, folder)
-    finally:
-        shutil.rmtree(building, ignore_errors=True)
-
-
-def process_is_alive(pid: int) -> bool:
-    if sys.platform == "win32":
-        return True  # there, os.kill would not ask but kill
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass
-    return True
-
-
-def replace_folder(new: Path, folder: Path) -> None:
-    """Put `new` where `folder` is or is not; `new` is gone or holds the old one afterwards.
-
-    Two existing folders are exchanged in one step where the system can: Linux (renameat2) and macOS (renamex_np).
-    """
-    if not folder.exists():
-        os.rename(new, folder)
+def raw_files(task: Task, args: argparse.Namespace) -> Iterator[Path]:
+    """Where the raw files are: in --data_dir, or with --sample in a folder that lasts as long as the block."""
+    if not args.sample:
+        yield Path(args.data_dir)
         return
-    if not exchange_folders(new, folder):
-        replace_in_two_steps(new, folder)
-
-
-def exchange_folders(first: Path, second: Path) -> bool:
-    """Whether system and file system could do it."""
-    exchange = 2  # RENAME_EXCHANGE and RENAME_SWAP are the same number
-    here = -100  # AT_FDCWD
-    a, b = os.fsencode(first), os.fsencode(second)
-    if sys.platform == "linux" and hasattr(ctypes.CDLL(None), "renameat2"):
-        return ctypes.CDLL(None).renameat2(here, a, here, b, exchange) == 0
-    if sys.platform == "darwin":
-        return ctypes.CDLL(None).renamex_np(a, b, exchange) == 0
-    return False
-
-
-def replace_in_two_steps(new: Path, folder: Path) -> None:
-    with tempfile.TemporaryDirectory(dir=folder.parent) as aside:
-        os.rename(folder, Path(aside) / folder.name)
-        os.rename(new, folder)
+    with tempfile.TemporaryDirectory() as folder:
+        task.optional("write_sample")(Path(folder), args.seed)
+        yield Path(folder)
 
 
 def main() -> None:
     task, args = parse_args()
     source, target = Path(args.data_dir).resolve(), Path(args.output_dir).resolve()
+    if args.sample and not task.optional("write_sample"):
+        raise UserError(f"--sample: the task {task.name} has no sample. Name raw files with --data_dir.")
     if not args.sample and (source == target or source in target.parents or target in source.parents):
         raise UserError(f"--output_dir {target} and --data_dir {source}: neither may be inside the other.")
-    with new_folder(target, args.overwrite) as folder:
-        try:
-            task.build(args, folder)
-        except UserError as error:
-            if not any(word.startswith("--task") for word in sys.argv):
-                others = ", ".join(name for name in TASKS if name != task.name)
-                raise UserError(
-                    f"{error}\n(--task was not given, so this was for {task.name}; there is {others}.)"
-                ) from None
-            raise
+    try:
+        with new_folder(target, args.overwrite) as folder, raw_files(task, args) as raw:
+            save_dataset_params(task, folder, task.build(raw, folder, args))
+    except UserError as error:
+        others = ", ".join(name for name in TASKS if name != task.name)
+        hint = "" if args.task else f"\n(--task was not given, so this was for {task.name}; there is {others}.)"
+        raise UserError(f"{error}{hint}") from None
+    base, model_dir = example_of(TASKS, task), Path("experiments") / Path(args.output_dir).name
     print(f"Built {args.output_dir}. Next, for example:")
-    name = Path(args.output_dir).name
-    of_task = (
-        f" --set task={task.name}"
-        if (Path(args.base) / "params.json").is_file() and (read_params(TASKS, Path(args.base)).task != task.name)
-        else ""
-    )
-    print(f"  python train.py --model_dir experiments/{name} --base {args.base} --data_dir {args.output_dir}{of_task}")
+    if base is None:
+        print(f'  mkdir -p {model_dir} && echo \'{{"task": "{task.name}"}}\' > {model_dir}/params.json')
+    varied = f" --base {base}" if base else ""
+    print(f"  python train.py --model_dir {model_dir}{varied} --data_dir {args.output_dir}")
 
 
 if __name__ == "__main__":

@@ -14,12 +14,15 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from engine.checkpoints import fetch_checkpoint, restore_weights
-from engine.devices import autocast, choose_device, choose_precision, to_device
+from engine.commands import run_command
+from engine.devices import autocast, choose_device, choose_precision
 from engine.experiments import check_same_data, load_experiment
-from engine.metrics import Totals
+from engine.loaders import batches_on, fetch_dataloaders
+from engine.metrics import totals_of
+from engine.reports import report_of
 from engine.tasks import Task
 from model import TASKS
-from utils import Progress, check_writable, logger, run_command, save_json, set_logger
+from utils import Progress, check_writable, logger, save_json, set_logger
 
 
 def parse_args() -> argparse.Namespace:
@@ -34,18 +37,13 @@ def parse_args() -> argparse.Namespace:
 
 @torch.inference_mode()
 def evaluate(
-    net: nn.Module,
-    loader: DataLoader[Any],
-    task: Task,
-    device: torch.device,
-    precision: torch.dtype,
-    report: Any = None,
+    net: nn.Module, loader: DataLoader[Any], task: Task, params: Any, device: torch.device, report: Any = None
 ) -> dict[str, float]:
     """The loss and metrics of `net` over every example of `loader`; `report`, if given, is shown each output."""
     net.eval()
-    totals = Totals(task.metrics)
-    for inputs, labels in Progress(loader, "evaluating"):
-        inputs, labels = to_device(inputs, device), to_device(labels, device)
+    precision = choose_precision(device, params.precision)
+    totals = totals_of(task, params)
+    for inputs, labels in batches_on(device, Progress(loader, "evaluating")):
         with autocast(device, precision):
             outputs = net(inputs)
             loss = task.loss_fn(outputs, labels)
@@ -57,27 +55,27 @@ def evaluate(
 
 def main() -> None:
     args = parse_args()
-    model_dir = Path(args.model_dir)
-    task, params, *_ = load_experiment(TASKS, model_dir, args.data_dir)
+    task, params, model_dir, _ = load_experiment(TASKS, args.model_dir, args.data_dir)
     device = choose_device(args.device)
     checkpoint = fetch_checkpoint(model_dir, args.restore_file)
-    path = Path(checkpoint["path"])
     check_same_data(checkpoint, params.data)
     check_writable(model_dir)
     set_logger(model_dir / "evaluate.log")
 
-    loader = task.fetch_dataloader([args.split], params.data_dir, params, device, evaluating=True)[args.split]
+    loader = fetch_dataloaders(task, [args.split], params, device, evaluating=True)[args.split]
     net = task.Net(params).to(device)
     restore_weights(net, checkpoint)
-    report = task.Report(loader, params)
-    numbers = evaluate(net, loader, task, device, choose_precision(device, params.precision), report)
+    report = report_of(task, loader, params)
+    numbers = evaluate(net, loader, task, params, device, report)
 
-    logger.info("%s on the %s split of %s:", path, args.split, params.data_dir)
-    weights = f"{args.restore_file}_weights" if args.restore_file in ("best", "last") else path.stem
+    logger.info("%s on the %s split of %s:", checkpoint["path"], args.split, params.data_dir)
+    is_named = args.restore_file in ("best", "last")
+    weights = f"{args.restore_file}_weights" if is_named else Path(checkpoint["path"]).stem
     name = args.split if args.restore_file == "best" else f"{args.split}_{weights}"
     logger.info("\n%s\n", report.write(model_dir, name))
     logger.info("  ".join(f"{name} {value:.4f}" for name, value in numbers.items()))
-    save_json({"epoch": checkpoint.get("epoch"), **numbers}, model_dir / f"metrics_{args.split}_{weights}.json")
+    split = "eval" if args.split == "val" else args.split  # as train.py calls it
+    save_json({"epoch": checkpoint.get("epoch"), **numbers}, model_dir / f"metrics_{split}_{weights}.json")
 
 
 if __name__ == "__main__":

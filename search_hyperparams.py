@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from engine.commands import run_command
 from results.experiments import find_results
 from results.table import write_tables
 from search.best import write_best
@@ -19,7 +20,7 @@ from search.driver import Driver
 from search.space import read_search
 from search.study import opened_study
 from search.workers import Runner, choose_jobs, list_gpus
-from utils import UserError, logger, run_command, set_logger
+from utils import UserError, logger, set_logger
 
 # what a run imports besides train.py, and the file of this command, which each child process looks into
 PRELOAD = ["search_hyperparams", "torch.utils.tensorboard", "matplotlib.figure", "matplotlib.backends.backend_agg"]

@@ -12,9 +12,10 @@ import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
+from engine.commands import run_command
 from results.experiments import find_results
 from results.table import FORMATS, write_tables
-from utils import UserError, logger, run_command, write_atomically
+from utils import UserError, logger, write_atomically
 
 
 def parse_args() -> argparse.Namespace:

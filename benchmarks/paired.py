@@ -13,8 +13,10 @@ import torch
 from torch import nn
 
 from engine.devices import autocast, choose_precision
+from engine.experiments import Experiment
+from engine.loaders import fetch_dataloaders
 from engine.optimizers import make_optimizer
-from engine.runs import Run
+from engine.run import Run
 from engine.tasks import Task
 from train import train
 
@@ -30,14 +32,13 @@ def new(task: Task, params: Any, device: torch.device) -> tuple[nn.Module, torch
 def train_way(task: Task, params: Any, device: torch.device) -> Way:
     """train.py's `train` over an epoch, everything in but TensorBoard's gradient norms and checkpoints."""
     params = params.model_copy(update={"save_summary_steps": 10**9, "checkpoint_minutes": 1e9, "num_epochs": 10**4})
-    loaders = task.fetch_dataloader(["train"], params.data_dir, params, device)
+    loaders = fetch_dataloaders(task, ["train"], params, device)
     net, _ = new(task, params, device)
-    run = Run(Path(tempfile.mkdtemp()), net, loaders, task, params, device)
-    precision = choose_precision(device, params.precision)
+    run = Run(Experiment(task, params, Path(tempfile.mkdtemp())), net, loaders, device)
 
     def epoch() -> None:
         run.begin_epoch()
-        train(run, task, precision)
+        train(run)
 
     return epoch
 

@@ -31,8 +31,8 @@ ROOT = Path(__file__).parent.parent
 PROBE = """
 import sys, time, resource
 sys.argv = ["train.py", *sys.argv[1:]]
-import runs, train
-make, save = runs.make_optimizer, runs.save_checkpoint
+import engine.run, train
+make, save = engine.run.make_optimizer, engine.run.save_checkpoint
 def make_and_watch(*arguments):
     optimizer = make(*arguments)
     def first(*_):
@@ -48,7 +48,7 @@ def save_and_measure(*arguments, **named):
     return save(*arguments, **named)
 extra = [word for word in sys.argv if word == "--stop"]
 sys.argv = [word for word in sys.argv if word != "--stop"]
-runs.make_optimizer, runs.save_checkpoint = make_and_watch, save_and_measure
+engine.run.make_optimizer, engine.run.save_checkpoint = make_and_watch, save_and_measure
 train.main()
 """
 

@@ -29,12 +29,13 @@ from torch import Tensor, nn
 
 from benchmarks.hardware import describe_hardware
 from benchmarks.paired import bare_way, measure, new, print_speeds, ratio, train_way
-from engine.devices import choose_device, choose_precision
-from engine.experiments import load_experiment
-from engine.runs import Run
+from engine.devices import choose_device
+from engine.experiments import Experiment, load_experiment
+from engine.loaders import fetch_dataloaders
+from engine.run import Run
 from evaluate import evaluate
 from model import TASKS
-from model.sequence_tagging.data_loader import TaggingDataset
+from model.sequence_tagging.data_loader import Dataset
 from model.sequence_tagging.net import Outputs, describe_tags
 from train import train
 
@@ -60,7 +61,7 @@ class Tutorial:
 
     batch_size, learning_rate = 5, 1e-3
 
-    def __init__(self, dataset: TaggingDataset, params: Any):
+    def __init__(self, dataset: Dataset, params: Any):
         self.params = params
         words = dataset.words.tolist()
         labels, starts, lengths = dataset.labels.tolist(), dataset.starts.tolist(), dataset.lengths.tolist()
@@ -120,19 +121,19 @@ def compare_f1(data_dir: str, seeds: list[int]) -> None:
     found: dict[str, list[float]] = {"train.py": [], "tutorial": []}
     for seed in seeds:
         params = shipped.model_copy(update={"seed": seed, "save_summary_steps": 10**9})
-        precision = choose_precision(device, params.precision)
-        loaders = task.fetch_dataloader(["train", "test"], data_dir, params)
-        tutorial = Tutorial(loaders["train"].dataset, params)
+        loaders = fetch_dataloaders(task, ["train", "test"], params)
+        dataset: Any = loaders["train"].dataset
+        tutorial = Tutorial(dataset, params)
         net, _ = new(task, params, device)
-        run = Run(Path(tempfile.mkdtemp()), net, loaders, task, params, device)
+        run = Run(Experiment(task, params, Path(tempfile.mkdtemp())), net, loaders, device)
         for epoch in range(params.num_epochs):
             tutorial.epoch()
-            train(run, task, precision)
+            train(run)
             run.history.append({"epoch": epoch + 1})
             run.begin_epoch()
-        theirs = AsTask(tutorial.net, params)
-        found["tutorial"].append(evaluate(theirs, loaders["test"], task, device, torch.float32)["f1"])
-        found["train.py"].append(evaluate(net, loaders["test"], task, device, precision)["f1"])
+        theirs, in_float32 = AsTask(tutorial.net, params), params.model_copy(update={"precision": "float32"})
+        found["tutorial"].append(evaluate(theirs, loaders["test"], task, in_float32, device)["f1"])
+        found["train.py"].append(evaluate(net, loaders["test"], task, params, device)["f1"])
     print(f"{LSTM}, entity F1 on test after {shipped.num_epochs} epochs, {len(seeds)} seeds:")
     for name, scores in found.items():
         print(f"  {name:32s}{statistics.mean(scores):.4f}  ({', '.join(f'{score:.4f}' for score in scores)})")
@@ -149,23 +150,24 @@ def main() -> None:
 
     task, lstm, *_ = load_experiment(TASKS, LSTM, args.data_dir)
     _, crf, *_ = load_experiment(TASKS, CRF, args.data_dir)
-    loader = task.fetch_dataloader(["train"], args.data_dir, lstm)["train"]
+    loader = fetch_dataloaders(task, ["train"], lstm)["train"]
     computed = sum(labels.numel() for _, labels in loader)
-    words = int(loader.dataset.lengths.sum())
+    dataset: Any = loader.dataset
+    words = int(dataset.lengths.sum())
     print(f"Padding in batches of {lstm.batch_size}: {1 - words / computed:.2%} of the computed positions")
 
-    num_sentences = len(loader.dataset)
+    num_sentences = len(dataset)
     ways = {
         "bare": bare_way(task, lstm, list(loader), device),
         "train.py": train_way(task, lstm, device),
-        "tutorial": Tutorial(loader.dataset, lstm).epoch,
+        "tutorial": Tutorial(dataset, lstm).epoch,
     }
     print(f"{LSTM}, {num_sentences} sentences, median of {args.rounds} epochs:")
     speeds = measure(ways, num_sentences, args.rounds, device)
     print_speeds(speeds, "sentences/s", {"bare": "bare", "tutorial": "tutorial"})
 
     without = crf.model_copy(update={"crf": False})
-    loader = task.fetch_dataloader(["train"], args.data_dir, crf)["train"]
+    loader = fetch_dataloaders(task, ["train"], crf)["train"]
     ways = {
         "bare": bare_way(task, crf, list(loader), device),
         "train.py": train_way(task, crf, device),

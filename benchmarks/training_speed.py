@@ -28,6 +28,7 @@ from benchmarks.hardware import describe_hardware
 from benchmarks.paired import Way, bare_way, measure, new, print_speeds, train_way
 from engine.devices import choose_device
 from engine.experiments import load_experiment
+from engine.loaders import fetch_dataloaders
 from model import TASKS
 from model.image_classification.dataset import label_of, list_images
 
@@ -68,9 +69,9 @@ def make_ways(model_dir: Path, data_dir: str | None, device: torch.device) -> tu
     plain = shipped.model_copy(update={"augmentation": 0.0, "horizontal_flip": False})
     tutorial = plain.model_copy(update={"channels_last": False, "fused_optimizer": False, "scheduler": "none"})
 
-    loader = task.fetch_dataloader(["train"], plain.data_dir, plain, device)["train"]
+    loader = fetch_dataloaders(task, ["train"], plain, device)["train"]
     images, labels = (part.to(device) for part in next(iter(loader)))
-    num_images = len(loader.dataset)
+    num_images = len(loader.dataset)  # type: ignore[arg-type]
     batches = [(images, labels)] * round(num_images / len(images))
 
     folder = Path(shipped.data_dir) / "train_signs"

@@ -1,56 +1,88 @@
-"""Checkpoints: written whole, checked when read."""
+"""Checkpoints: what a run or its weights can be restored from. Written whole, checked when they are read.
+
+`last_weights/` keeps the last five epochs, and of the epoch under way the last two checkpoints; `best_weights/` keeps
+the best epoch. `epoch_0003_batch_000120.pt` was saved when 3 epochs and 120 batches of the next were done. The .sha256
+file beside it holds its digest, in the format of `sha256sum --check`.
+"""
 
 from __future__ import annotations
 
 import hashlib
-import io
 import re
+import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
-from utils import UserError, logger, write_atomically
+from utils import UserError, logger, whole_file, write_atomically
 
 if TYPE_CHECKING:
     import torch
 
 KEEP_EPOCHS = 5
 KEEP_WITHIN_EPOCH = 2
-CHECKPOINT_HINT = "Expected weights that train.py saved, such as best_weights/epoch_0012.pt."
+HINT = "Expected weights that train.py saved, such as best_weights/epoch_0012.pt."
+
+
+# --------------------------------------------------------------------------------------------- writing
+
+
+class _Hashing:
+    """A file that computes the SHA-256 of what is written to it, so that a checkpoint never lies in memory twice."""
+
+    def __init__(self, file: IO[bytes]):
+        self.file, self.digest = file, hashlib.sha256()
+
+    def write(self, content: bytes) -> int:
+        self.digest.update(content)
+        return self.file.write(content)
+
+    def flush(self) -> None:
+        self.file.flush()
 
 
 def save_checkpoint(checkpoint: dict[str, Any], model_dir: Path, is_best: bool) -> None:
     """Save to last_weights/ and, if it is the best so far, to best_weights/.
 
-    last_weights/ keeps the last five epochs, and of the epoch that is under way the last two checkpoints.
-
     Args:
-        checkpoint: tensors and plain values only, so that it loads with `weights_only=True`; `epoch`, how many are
-            finished, and `batch`, how many of the next one are done, name the file.
+        checkpoint: tensors and plain values only, so that it loads with `weights_only=True`. Its `epoch` (how many are
+            finished) and `batch` (how many of the next one are done) name the file.
+
+    Raises:
+        UserError: the disk is full.
     """
-    import torch
-
-    buffer = io.BytesIO()
-    torch.save(checkpoint, buffer)
-    content = buffer.getbuffer()
     name = f"epoch_{checkpoint['epoch']:04d}" + (f"_batch_{checkpoint['batch']:06d}" if checkpoint["batch"] else "")
-    # the same in both: whoever is killed in between goes on from best_weights/
-    for folder in ("best_weights", "last_weights") if is_best else ("last_weights",):
-        _write_checkpoint(model_dir / folder / f"{name}.pt", content)
+    import torch  # here, since a search lists checkpoints without it
+
+    # best_weights/ first: a process that is killed between the two files goes on from there
+    folders = [model_dir / folder for folder in ("best_weights", "last_weights") if is_best or folder == "last_weights"]
+    paths = [folder / f"{name}.pt" for folder in folders]
+    _write(paths[0], lambda file: torch.save(checkpoint, file))
+    for path in paths[1:]:
+        copy_checkpoint(paths[0], path)
 
 
-def _write_checkpoint(path: Path, content: bytes | memoryview) -> None:
-    digest = hashlib.sha256(content).hexdigest()
+def copy_checkpoint(source: Path, path: Path) -> None:
+    def copy(file: Any) -> None:
+        with open(source, "rb") as original:
+            shutil.copyfileobj(original, file)
+
+    _write(path, copy)
+
+
+def _write(path: Path, write: Any) -> None:
     path.parent.mkdir(exist_ok=True)
     try:
-        # first, so that no checkpoint is ever without one; what `sha256sum --check` reads
-        write_atomically(_digest_of(path), f"{digest}  {path.name}\n", sync_folder=False)
-        write_atomically(path, content)
+        with whole_file(path) as file:
+            hashing = _Hashing(file)
+            write(hashing)
+            # before the checkpoint gets its name, so that none is ever without a digest
+            write_atomically(_digest_of(path), f"{hashing.digest.hexdigest()}  {path.name}\n")
     finally:
         _tidy(path.parent)
 
 
 def _tidy(folder: Path) -> None:
-    """Delete the checkpoints that newer ones replace, and digests of none."""
+    """Delete the checkpoints that newer ones replace, and digests whose checkpoint is gone."""
     paths = list_checkpoints(folder)
     epochs = [path for path in paths if "_batch_" not in path.name]
     under_way = paths[paths.index(epochs[-1]) + 1 :] if epochs else paths
@@ -60,6 +92,9 @@ def _tidy(folder: Path) -> None:
     for digest in folder.glob("*.sha256"):
         if not digest.with_suffix(".pt").exists():
             digest.unlink()
+
+
+# --------------------------------------------------------------------------------------------- finding
 
 
 def _digest_of(path: Path) -> Path:
@@ -81,7 +116,7 @@ def list_checkpoints(folder: Path) -> list[Path]:
 def load_newest(model_dir: Path) -> dict[str, Any] | None:
     """The newest whole checkpoint of the run in `model_dir`, or None if there is no run.
 
-    Newer ones, which are damaged, are named, and its `damaged` lists them.
+    Damaged ones are named, and listed in the checkpoint's `damaged`.
 
     Raises:
         UserError: all of them are damaged.
@@ -102,30 +137,35 @@ def load_newest(model_dir: Path) -> dict[str, Any] | None:
     return None
 
 
-def mend(model_dir: Path, newest: dict[str, Any], best_epoch: int) -> None:
-    """Set damaged checkpoints aside as .damaged, and let last_weights/ have the newest and best_weights/ the best one.
+def mend(model_dir: Path, newest: dict[str, Any], best: int) -> None:
+    """Set damaged checkpoints aside as .damaged; let last_weights/ have the newest one, and best_weights/ the best.
 
     Args:
         newest: what `load_newest` found.
-        best_epoch: 0 if there is none yet.
+        best: the number of the best epoch, 0 if there is none yet.
     """
     for path in newest["damaged"]:
-        path.replace(path.with_suffix(".damaged"))  # or it would pass for the newest
+        path.replace(path.with_suffix(".damaged"))  # else it would be taken for the newest again
         logger.warning("%s: damaged, set aside as .damaged", path)
-    last, best = model_dir / "last_weights", model_dir / "best_weights"
-    wanted = {last / Path(newest["path"]).name} | ({best / f"epoch_{best_epoch:04d}.pt"} if best_epoch else set())
+    last_weights, best_weights = model_dir / "last_weights", model_dir / "best_weights"
+    wanted = {last_weights / Path(newest["path"]).name} | ({best_weights / f"epoch_{best:04d}.pt"} if best else set())
     for path in wanted - {Path(newest["path"])}:
-        for source in (path, last / path.name, best / path.name):
-            try:
-                load_checkpoint(source)
-            except (UserError, FileNotFoundError):
-                continue
-            if source != path:
-                logger.warning("%s: gone or damaged, taken from %s again", path, source)
-                _write_checkpoint(path, source.read_bytes())
-            break
-        else:
+        source = next(
+            (place for place in (path, last_weights / path.name, best_weights / path.name) if _is_whole(place)), None
+        )
+        if source is None:
             logger.warning("%s: gone or damaged, and there is no copy.", path)
+        elif source != path:
+            logger.warning("%s: gone or damaged, taken from %s again", path, source)
+            copy_checkpoint(source, path)
+
+
+def _is_whole(path: Path) -> bool:
+    try:
+        load_checkpoint(path)
+    except (UserError, FileNotFoundError):
+        return False
+    return True
 
 
 def fetch_checkpoint(model_dir: Path, restore_file: str) -> dict[str, Any]:
@@ -140,11 +180,14 @@ def fetch_checkpoint(model_dir: Path, restore_file: str) -> dict[str, Any]:
         try:
             return load_checkpoint(found[-1])
         except FileNotFoundError:
-            continue  # a run that is going on here has a better one now
+            continue  # a run that is going on here has replaced it by a better one
         except UserError as error:
             raise UserError(f"{error}{hint}") from None
     hint = hint or f" Train first: python train.py --model_dir {model_dir}"
     raise UserError(f"{model_dir}: no {restore_file} weights.{hint}")
+
+
+# --------------------------------------------------------------------------------------------- reading
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
@@ -157,28 +200,34 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     import torch
 
     try:
-        content = path.read_bytes()
-        digest = _digest_of(path).read_text(errors="replace") if _digest_of(path).exists() else None
-    except (FileNotFoundError, PermissionError):
+        with open(path, "rb") as file:
+            _check_digest(path, file)
+            file.seek(0)
+            checkpoint = torch.load(file, map_location="cpu", weights_only=True)
+    except (UserError, FileNotFoundError, PermissionError, MemoryError):
         raise
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}).") from None
-    if digest is None:
-        logger.warning("%s: has no .sha256 beside it, which would tell whether it is damaged.", path)
-    elif digest.split()[:1] != [hashlib.sha256(content).hexdigest()]:
-        raise UserError(f"{path}: damaged: its bytes are not those that were saved (SHA-256).")
-    try:
-        checkpoint = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-    except MemoryError:
-        raise
-    except Exception as error:  # torch.load lets out whatever its parsers met; all of it means the same
+    except Exception as error:  # torch.load lets out whatever its parsers raise; all of it means the same
         code = re.search(r"nsupported (?:global: )?GLOBAL (\S+)", str(error))
-        reason = f"it would run {code[1]}, and is not let" if code else "it cannot be read as one"
-        raise UserError(f"{path}: not a checkpoint ({reason}). {CHECKPOINT_HINT}") from None
+        reason = f"it would run {code[1]}, which is not allowed" if code else "it cannot be read as one"
+        raise UserError(f"{path}: not a checkpoint ({reason}). {HINT}") from None
     weights = checkpoint.get("state_dict") if isinstance(checkpoint, dict) else None
     if not isinstance(weights, dict) or not all(isinstance(value, torch.Tensor) for value in weights.values()):
-        raise UserError(f"{path}: not a checkpoint (it holds no state_dict). {CHECKPOINT_HINT}")
+        raise UserError(f"{path}: not a checkpoint (it holds no state_dict). {HINT}")
     return {**checkpoint, "path": str(path)}
+
+
+def _check_digest(path: Path, file: IO[bytes]) -> None:
+    digest = _digest_of(path).read_text(errors="replace") if _digest_of(path).exists() else None
+    if digest is None:
+        logger.warning("%s: has no .sha256 beside it, which would tell whether it is damaged.", path)
+        return
+    found = hashlib.sha256()
+    while block := file.read(1 << 20):
+        found.update(block)
+    if digest.split()[:1] != [found.hexdigest()]:
+        raise UserError(f"{path}: damaged: its bytes are not those that were saved (SHA-256).")
 
 
 def restore_weights(net: torch.nn.Module, checkpoint: dict[str, Any]) -> None:

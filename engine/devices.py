@@ -48,3 +48,17 @@ def to_device(batch: Any, device: torch.device) -> Any:
     if isinstance(batch, dict):
         return {name: tensor.to(device, non_blocking=True) for name, tensor in batch.items()}
     return batch.to(device, non_blocking=True)
+
+
+def get_random_states(device: torch.device) -> dict[str, Any]:
+    """The states of the generators that draw the dropout. Order and augmentation need none: see engine/loaders.py."""
+    states = {"cpu": torch.get_rng_state()}
+    if device.type != "cpu":
+        states[device.type] = torch.get_device_module(device).get_rng_state(device)
+    return states
+
+
+def set_random_states(states: dict[str, Any], device: torch.device) -> None:
+    torch.set_rng_state(states["cpu"])
+    if device.type in states and device.type != "cpu":
+        torch.get_device_module(device).set_rng_state(states[device.type], device)

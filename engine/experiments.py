@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -152,14 +153,17 @@ def load_data_params(task: Task, data_dir: Path) -> Any:
 
 def check_same_data(checkpoint: dict[str, Any], data: Any) -> None:
     """Raises UserError when `data` numbers its classes, words or tags otherwise than `checkpoint` learnt them."""
+    learnt, values = checkpoint.get("data", {}), data.model_dump()
     for name in data.decides_network:
-        then, now = checkpoint.get("data", {}).get(name), getattr(data, name)
+        then, now = learnt.get(name), values[name]
         if then in (None, now):
             continue
+        if isinstance(now, dict):
+            then, now = ([f"{key}: {value}" for key, value in entries.items()] for entries in (then, now))
         if isinstance(now, list):  # show the first place where they differ, since they may be long
             pairs = enumerate(zip(then, now, strict=False))
             place = next((i for i, (a, b) in pairs if a != b), min(len(then), len(now)))
-            then, now = (f"{values[place : place + 1]} at place {place + 1} of {len(values)}" for values in (then, now))
+            then, now = (f"{str(v[place : place + 1])[:200]} at place {place + 1} of {len(v)}" for v in (then, now))
         where = checkpoint.get("params", {}).get("data_dir", "another data set")
         raise UserError(f"{name}: {now}, but {checkpoint['path']} was trained on {where} with {then}.")
 
@@ -176,3 +180,12 @@ def read_history(model_dir: Path) -> list[dict[str, Any]]:
         return [json.loads(line) for line in (model_dir / "history.jsonl").read_text().splitlines()]
     except (OSError, ValueError):
         return []
+
+
+def example_of(tasks: Tasks, task: Task, folder: Path = Path("experiments")) -> Path | None:
+    """A shipped experiment to begin from: the first one of the task in alphabetical order, None if there is none."""
+    for path in sorted(folder.glob("*/params.json")):
+        with contextlib.suppress(UserError):  # one that is broken is no example
+            if not (path.parent / "search.json").exists() and task_of(tasks, JsonFile.read(path)) is task:
+                return path.parent
+    return None

@@ -1,44 +1,85 @@
-"""Counts -> numbers.
+"""Counts -> numbers: the metrics of a split, and the pieces that tasks make them from.
 
 The mean of the batches' accuracies is not the accuracy: a short last batch would weigh as much as a full one, and
-precision has no mean at all. So a metric counts, batch by batch, and is computed once from the totals.
+precision has no mean at all. So a metric counts batch by batch, and is computed once from the sums.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-AT_ONCE = 64  # batches: each call has its price, and a small network feels it
+from engine.params import did_you_mean
+from engine.ranking import Goal
+from engine.tasks import Task
+from utils import UserError
+
+AT_ONCE = 64  # batches that are counted in one call: each call has its price, and a small network feels it
 
 
 @dataclass(frozen=True)
 class Metric:
-    """What to count, and the number that the summed counts stand for. Metrics may share `keep` and `count`."""
+    """What to count, the number that the summed counts stand for, and whether more of it is better.
+
+    Metrics that share `keep` and `count` are counted once.
+    """
 
     keep: Callable[[Any, Any], Any]  # (outputs, labels) -> what is to be counted of a batch, in little memory
     count: Callable[[list[Any]], Tensor]  # what was kept of some batches -> counts, which add up
     compute: Callable[[Tensor], float]  # summed counts -> number
+    goal: Goal = "maximize"
+
+
+def metrics_of(task: Task, params: Any) -> dict[str, Metric]:
+    """The metrics by name: `metrics` of the task's net.py, which may be a function of the parameters."""
+    return task.metrics(params) if callable(task.metrics) else task.metrics
+
+
+def goal_of(task: Task, params: Any, name: str) -> Goal:
+    """Whether more or less of the metric `name`, or of the loss, is better.
+
+    Raises:
+        UserError: there is no such metric here.
+    """
+    if name == "loss":
+        return "minimize"
+    metrics = metrics_of(task, params)
+    if name not in metrics:
+        known = ["loss", *metrics]
+        raise UserError(f"monitor: expected one of {', '.join(known)}, got {name}.{did_you_mean(name, known)}")
+    return metrics[name].goal
+
+
+def totals_of(task: Task, params: Any) -> Totals:
+    """Empty totals of the task's loss and metrics."""
+    return Totals(metrics_of(task, params), task.optional("num_items") or Tensor.numel)
 
 
 class Totals:
-    """Running counts of the loss and of some metrics over a split. Adding never waits for the device."""
+    """Running counts of the loss and of some metrics over a split. Adding never waits for the device.
 
-    def __init__(self, metrics: Mapping[str, Metric]):
-        self.metrics = metrics
-        self.losses: list[tuple[Tensor, Tensor]] = []  # of the batches that are not counted yet
+    Args:
+        num_items: labels -> how many items the loss of a batch is the mean of.
+    """
+
+    def __init__(self, metrics: Mapping[str, Metric], num_items: Callable[[Any], Any] = Tensor.numel):
+        self.metrics, self.num_items = metrics, num_items
+        self.losses: list[tuple[Tensor, Any]] = []  # of the batches that are not counted yet
         self.kept: dict[Any, list[Any]] = {metric.keep: [] for metric in metrics.values()}
         self.loss = torch.zeros(0)  # then 2: sum over the items, number of items
-        self.counts: dict[Any, Tensor] = {}  # by what counted them
+        self.counters = list(dict.fromkeys((metric.keep, metric.count) for metric in metrics.values()))
+        self.counts: dict[Any, Tensor] = {}  # of each counter
 
     @torch.no_grad()
     def add(self, outputs: Any, labels: Any, loss: Tensor) -> None:
-        """Add one batch. `loss` is its mean over the labels that are not padding."""
-        self.losses.append((loss.detach(), num_items(labels)))
+        """Add one batch. `loss` is its mean over the items that `num_items` counts."""
+        self.losses.append((loss.detach(), self.num_items(labels)))
         for keep, batches in self.kept.items():
             batches.append(keep(outputs, labels))
         if len(self.losses) == AT_ONCE:
@@ -49,18 +90,18 @@ class Totals:
         if not self.losses:
             return
         self.loss = add_losses(self.loss, self.losses)
-        for keep, count in dict.fromkeys((metric.keep, metric.count) for metric in self.metrics.values()):
-            self.counts[count] = count(self.kept[keep]) + self.counts.get(count, 0)
+        for keep, count in self.counters:
+            self.counts[keep, count] = count(self.kept[keep]) + self.counts.get((keep, count), 0)
         for batches in (self.losses, *self.kept.values()):
             batches.clear()
 
     def compute(self) -> dict[str, float]:
         """The mean loss and every metric, over all examples so far. Raises ValueError if there were none."""
         self._count()
-        if not self.counts:
+        if not len(self.loss):
             raise ValueError("no batch was counted")
-        counts = {count: counted.cpu() for count, counted in self.counts.items()}
-        numbers = {name: metric.compute(counts[metric.count]) for name, metric in self.metrics.items()}
+        counts = {counter: counted.cpu() for counter, counted in self.counts.items()}
+        numbers = {name: metric.compute(counts[metric.keep, metric.count]) for name, metric in self.metrics.items()}
         return {"loss": ratio(self.loss)} | numbers
 
     def state_dict(self) -> dict[str, Any]:
@@ -69,30 +110,44 @@ class Totals:
 
     def load_state_dict(self, state: dict[str, Any], device: torch.device) -> None:
         self.loss = state["loss"].to(device)
-        counted = [counts.to(device) for counts in state["counts"]]
-        self.counts = dict(zip(dict.fromkeys(metric.count for metric in self.metrics.values()), counted, strict=False))
+        self.counts = {
+            counter: counts.to(device) for counter, counts in zip(self.counters, state["counts"], strict=False)
+        }
 
 
-def add_losses(so_far: Tensor, batches: list[tuple[Tensor, Tensor]]) -> Tensor:
+def add_losses(so_far: Tensor, batches: list[tuple[Tensor, Any]]) -> Tensor:
     """Add (mean loss, number of items) of some batches to [sum over the items, number of items].
 
     One batch after the other, so that on a CPU the sum is the same however often they are added.
     """
-    losses, items = (torch.stack(values) for values in zip(*batches, strict=True))
+    losses = torch.stack([loss for loss, _ in batches])
+    counts = [torch.as_tensor(number, device=losses.device) for _, number in batches]
     dtype = torch.float32 if losses.device.type == "mps" else torch.float64  # MPS has no float64
-    sums = torch.stack([losses.to(dtype) * items, items.to(dtype)])
+    items = torch.stack(counts).to(dtype)
+    sums = torch.stack([losses.to(dtype) * items, items])
     return torch.cat([so_far.to(sums).view(2, -1), sums], dim=1).cumsum(dim=1)[:, -1]
-
-
-def num_items(labels: Tensor) -> Tensor:
-    """How many labels there are, as a scalar on their device; labels below 0 are padding."""
-    return (labels >= 0).sum()
 
 
 def ratio(counts: Tensor) -> float:
     """First count over second; 0 where there is nothing to divide by."""
     part, whole = counts.tolist()
     return part / whole if whole else 0.0
+
+
+# --------------------------------------------------------------------------------------------- classes
+
+
+def predictions(outputs: Tensor, labels: Tensor) -> Tensor:
+    """The class with the largest output, and the label.
+
+    Args:
+        outputs: batch_size x num_classes scores.
+        labels: batch_size class numbers.
+
+    Returns:
+        2 x batch_size.
+    """
+    return torch.stack([outputs.argmax(dim=1), labels])
 
 
 def count_correct(batches: list[Tensor]) -> Tensor:
@@ -102,7 +157,7 @@ def count_correct(batches: list[Tensor]) -> Tensor:
         batches: each 2 x number of labels: predictions and labels.
     """
     predicted, labels = torch.cat(batches, dim=1)
-    return torch.stack([((predicted == labels) & (labels >= 0)).sum(), num_items(labels)])
+    return torch.stack([((predicted == labels) & (labels >= 0)).sum(), (labels >= 0).sum()])
 
 
 def confusion(predicted: Tensor, labels: Tensor, num_classes: int) -> Tensor:
@@ -142,3 +197,111 @@ def class_scores(confusion: Tensor) -> ClassScores:
         2 * correct / (predicted + support).clamp(min=1),
         support,
     )
+
+
+def class_metrics() -> dict[str, Metric]:
+    """Accuracy, F1 and AUC of outputs batch_size x num_classes scores, with labels batch_size class numbers."""
+    return _one_against_rest(lambda counts: ratio(counts[[0, 2]].sum(dim=1)))
+
+
+def label_metrics() -> dict[str, Metric]:
+    """Accuracy, F1 and AUC of outputs batch_size x num_labels logits, with labels of the same shape, 0 or 1."""
+    return _one_against_rest(lambda counts: ratio(counts[3:5].sum(dim=1)))
+
+
+def _one_against_rest(accuracy: Callable[[Tensor], float]) -> dict[str, Metric]:
+    names = {"accuracy": accuracy, "f1": macro_f1, "auc": auc}
+    return {name: Metric(outputs_and_labels, count_classes, compute) for name, compute in names.items()}
+
+
+def outputs_and_labels(outputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Both as they are: all counting is left for later, when it is done for many batches at once."""
+    return outputs.detach(), labels
+
+
+BINS, LARGEST = 4096, 16.0  # log-odds are sorted into so many bins between -LARGEST and LARGEST
+
+
+def count_classes(batches: list[tuple[Tensor, Tensor]]) -> Tensor:
+    """What becomes of each class, or label, when it is told from the rest.
+
+    Args:
+        batches: outputs and labels, see `class_metrics` and `label_metrics`.
+
+    Returns:
+        5 + 2*BINS x num_classes counts of examples: labelled and predicted so, predicted, labelled, predicted right (so
+        or not so), all; then histograms of the log-odds of the examples outside of the class, and of those in it.
+    """
+    outputs, labels = (torch.cat(parts) for parts in zip(*batches, strict=True))
+    num_classes = outputs.shape[1]
+    if labels.ndim == 2:
+        log_odds, predicted = outputs, (outputs > 0).long()
+    else:
+        log_p = outputs.double().log_softmax(dim=1)
+        log_odds = log_p - torch.log1p(-log_p.exp().clamp(max=1 - 1e-9))
+        predicted, labels = (F.one_hot(numbers, num_classes) for numbers in (outputs.argmax(dim=1), labels))
+    rows = [predicted * labels, predicted, labels, (predicted == labels).long(), torch.ones_like(labels)]
+    bins = ((log_odds / LARGEST + 1) / 2 * BINS).long().clamp(0, BINS - 1)
+    cells = ((labels * BINS + bins) * num_classes + torch.arange(num_classes, device=labels.device)).flatten()
+    counts = torch.zeros(2 * BINS * num_classes, dtype=torch.int64, device=labels.device)
+    counts.index_add_(0, cells, torch.ones_like(cells))
+    return torch.cat([torch.stack([row.sum(dim=0) for row in rows]), counts.view(-1, num_classes)])
+
+
+def macro_f1(counts: Tensor) -> float:
+    """The mean F1 of the classes that occur in labels or predictions, see `class_scores`; of `count_classes`."""
+    both, predicted, labelled = counts[:3].double()
+    occurs = predicted + labelled > 0
+    return (2 * both / (predicted + labelled))[occurs].mean().item() if occurs.any() else 0.0
+
+
+def auc(counts: Tensor) -> float:
+    """The area under the ROC curve, averaged over the classes: the probability that an example of the class scores
+    higher than another example, where ties count half (Hanley & McNeil 1982). Scores within a bin of 0.008 are ties.
+
+    Args:
+        counts: of `count_classes`. Classes without examples, or without others, are left out; 0 if there is no other.
+    """
+    others, own = counts[5:].double().view(2, BINS, -1)
+    below = others.cumsum(dim=0) - others / 2  # ties count half
+    pairs = own.sum(dim=0) * others.sum(dim=0)
+    areas = ((own * below).sum(dim=0) / pairs)[pairs > 0]
+    return areas.mean().item() if len(areas) else 0.0
+
+
+# --------------------------------------------------------------------------------------------- numbers
+
+
+def number_metrics(scale: Tensor | float = 1.0) -> dict[str, Metric]:
+    """RMSE, MAE and R2 of outputs and labels batch_size x num_targets. `scale`: their unit, in that of the data."""
+    return {
+        "rmse": Metric(outputs_and_labels, count_errors, partial(rmse, scale=scale), "minimize"),
+        "mae": Metric(outputs_and_labels, count_errors, partial(mae, scale=scale), "minimize"),
+        "r2": Metric(outputs_and_labels, count_errors, r2),
+    }
+
+
+def count_errors(batches: list[tuple[Tensor, Tensor]]) -> Tensor:
+    """5 x num_targets sums from which MAE, RMSE and R2 follow: number, absolute errors, squared errors, labels, squared
+    labels."""
+    predicted, labels = (torch.cat(parts).double() for parts in zip(*batches, strict=True))
+    difference = predicted - labels
+    ones = torch.ones_like(labels)
+    return torch.stack([ones, difference.abs(), difference.square(), labels, labels.square()]).sum(dim=1)
+
+
+def mae(counts: Tensor, scale: Tensor | float = 1.0) -> float:
+    """Mean absolute error, averaged over the targets. `scale`: one unit of the counted numbers, in that of the data."""
+    return (counts[1] / counts[0] * scale).mean().item()
+
+
+def rmse(counts: Tensor, scale: Tensor | float = 1.0) -> float:
+    """Root of the mean squared error, averaged over the targets. `scale`: as in `mae`."""
+    return ((counts[2] / counts[0]).sqrt() * scale).mean().item()
+
+
+def r2(counts: Tensor) -> float:
+    """1 - residual sum of squares / total sum of squares, averaged over the targets; 0 for a constant target."""
+    number, _, residual, total, squares = counts
+    spread = squares - total.square() / number
+    return torch.where(spread > 0, 1 - residual / spread, 0.0).mean().item()

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.optim import lr_scheduler
 
 from engine.params import TrainingParams
+from engine.ranking import Goal
 
 OPTIMIZERS: dict[str, Any] = {
     "sgd": torch.optim.SGD,
@@ -43,11 +44,12 @@ def make_optimizer(net: nn.Module, params: TrainingParams) -> torch.optim.Optimi
 
 
 def without_compiler(optimizer: Any) -> Any:
-    """The same optimizer without torch.compile's machinery.
+    """The same optimizer without torch.compile's machinery, which nothing here uses.
 
-    torch.optim imports that machinery, which takes a second, only to tell it to stay away. So its functions are marked
-    as told already, and `step` is taken without the wrapper that would tell it. Should torch name these things
-    differently one day, the second is back and nothing else changes.
+    An optimizer of torch imports that machinery in order to exclude itself from compilation. The import takes 1.2 to
+    1.7 s (torch 2.11 to 2.15), more than all the rest of a start up to the first step. So its functions are marked as
+    excluded already, and `step` is taken without the wrapper that would import. If a later torch names these things
+    differently, the import is back and nothing else changes.
     """
     for function in vars(torch.optim.Optimizer).values():
         if wrapped := getattr(function, "__wrapped__", None):
@@ -55,9 +57,9 @@ def without_compiler(optimizer: Any) -> Any:
     return type(optimizer.__name__, (optimizer,), {"step": torch.no_grad()(inspect.unwrap(optimizer.step))})
 
 
-def clip_gradients(net: nn.Module, max_norm: float) -> Tensor:
-    """Scale all gradients of `net` down to a total norm of `max_norm`, if that is above 0. Returns the norm before."""
-    weights = [p for p in net.parameters() if p.grad is not None]
+def clip_gradients(optimizer: torch.optim.Optimizer, max_norm: float) -> Tensor:
+    """Scale all gradients down to a total norm of `max_norm`, if that is above 0. Returns the norm before."""
+    weights = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
     norm = nn.utils.get_total_norm([p.grad for p in weights if p.grad is not None])
     if max_norm:
         nn.utils.clip_grads_with_norm_(weights, max_norm, norm)
@@ -67,22 +69,24 @@ def clip_gradients(net: nn.Module, max_norm: float) -> Tensor:
 class Schedule:
     """The learning rate over a run: torch's scheduler of that name, multiplied by a linear warm-up.
 
-    `step` follows every optimizer step, so that a curve is as smooth in a run of 3 epochs as in one of 300.
+    `step` is called after every optimizer step, so that the curve is smooth in short runs too.
     """
 
-    def __init__(self, optimizer: torch.optim.Optimizer, params: TrainingParams, steps_per_epoch: int):
+    def __init__(
+        self, optimizer: torch.optim.Optimizer, params: TrainingParams, steps_per_epoch: int, goal: Goal = "minimize"
+    ):
         total_steps = params.num_epochs * steps_per_epoch
         warmup_steps = round(params.warmup_epochs * steps_per_epoch)
         self.optimizer = optimizer
         self.learning_rate = params.learning_rate  # of the last step
         self.per_step: list[Any] = []
         self.plateau: lr_scheduler.ReduceLROnPlateau | None = None
-        if params.scheduler == "onecycle":  # brings its own warm-up
+        if params.scheduler == "onecycle":  # it has a warm-up of its own
             self.per_step = [
                 lr_scheduler.OneCycleLR(
                     optimizer,
                     max_lr=params.learning_rate,
-                    total_steps=total_steps + 1,  # it counts the rate before the first step too
+                    total_steps=total_steps + 1,  # torch also counts the rate before the first step
                     pct_start=min(1.0, max(warmup_steps or 0.3 * total_steps, 2) / (total_steps + 1)),
                     cycle_momentum=False,
                 )
@@ -97,7 +101,7 @@ class Schedule:
         elif params.scheduler == "cosine":
             self.per_step.append(lr_scheduler.CosineAnnealingLR(optimizer, total_steps))
         elif params.scheduler == "plateau":
-            mode: Literal["min", "max"] = "min" if params.monitor == "loss" else "max"
+            mode: Literal["min", "max"] = "min" if goal == "minimize" else "max"
             self.plateau = lr_scheduler.ReduceLROnPlateau(optimizer, mode, params.gamma, params.plateau_patience)
 
     def step(self) -> None:

@@ -2,4 +2,4 @@
 
 from engine.tasks import Tasks
 
-TASKS = Tasks("model", "image_classification", "sequence_tagging")
+TASKS = Tasks("model", "image_classification", "sequence_tagging", "tabular_prediction")

@@ -15,12 +15,13 @@ import optuna
 from optuna.trial import TrialState
 
 from engine.experiments import create_experiment, read_run
+from engine.signals import stop
 from model import TASKS
 from search.display import Display
 from search.study import HEARTBEAT, REDUCTION_FACTOR, SearchStudy
 from search.trials import Trial, explain_failure, read_metrics
 from search.workers import BUSY, Runner, Worker
-from utils import UserError, logger, save_json, stop
+from utils import UserError, logger, save_json
 
 LOOK_EVERY = 0.25  # seconds, at the runs
 ASK_EVERY = 5  # seconds, what other machines have done

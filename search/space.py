@@ -159,7 +159,11 @@ def read_search(
 
 def default_goal(task: str, params: Any, metric: str) -> Goal:
     """The goal of a metric for which search.json names none."""
-    return "minimize" if metric == "loss" else "maximize"
+    if metric == "loss":
+        return "minimize"
+    from engine.metrics import goal_of  # imports torch, which a search does without otherwise
+
+    return goal_of(TASKS[task], params, metric)
 
 
 def read_search_file(parent_dir: Path) -> JsonFile:

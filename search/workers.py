@@ -18,9 +18,11 @@ from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
+from engine.commands import run_command
 from engine.experiments import read_history, read_run
 from engine.locks import Busy, is_locked
-from utils import UserError, run_command, stop
+from engine.signals import stop
+from utils import UserError
 
 BUSY = os.EX_TEMPFAIL if os.name == "posix" else 75  # exit status of a run whose folder another was using
 CONSOLE = "console.txt"  # what a run prints, in its folder

@@ -19,8 +19,8 @@ from hypothesis import settings
 from PIL import Image
 
 from engine.checkpoints import list_checkpoints
+from engine.commands import run_command
 from model.sequence_tagging.sample import write_sentences
-from utils import run_command
 
 settings.register_profile("untimed", deadline=None)  # machines are shared and noisy
 settings.load_profile("untimed")

@@ -11,8 +11,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.batches import BatchSampler
 from engine.experiments import load_experiment
+from engine.loaders import BatchSampler, fetch_dataloaders
 from model import TASKS
 from model.image_classification.data_loader import SHIFT, augment, augmentation_draws
 from tests.conftest import write_params
@@ -46,7 +46,7 @@ def test_order_depends_on_seed_and_epoch_only() -> None:
 
 def loaders(data: Path, folder: Path, **params: Any) -> Any:
     task, checked, *_ = load_experiment(TASKS, write_params(folder, **params), str(data))
-    return task.fetch_dataloader(["train", "val"], data, checked), checked
+    return fetch_dataloaders(task, ["train", "val"], checked), checked
 
 
 def by_index(loader: Any, epoch: int) -> dict[int, torch.Tensor]:

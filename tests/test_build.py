@@ -8,15 +8,14 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from build_dataset import replace_folder, replace_in_two_steps
+from engine.building import replace_folder
 from model.image_classification.dataset import Photo, open_rgb, split_photos
-from model.image_classification.sample import SIZES, draw_sample
+from model.image_classification.sample import SIZES, write_sample
 from tests.conftest import ROOT, draw_photo, draw_photos, read_json, refused, run
 
 
@@ -88,7 +87,7 @@ def test_same_name_with_other_ending_is_another_photo(tmp_path: Path) -> None:
 
 
 def test_split_is_a_function_of_seed_and_names() -> None:
-    photos = [Photo(Path(f"{i}.jpg"), f"{i % 3}_IMG_{i}.jpg", str(i % 3), "all") for i in range(60)]
+    photos = [Photo(Path(f"{i}.jpg"), f"{i % 3}_IMG_{i}.jpg", str(i % 3), "train") for i in range(60)]
     split = split_photos(photos, seed=1)
     assert split_photos(photos[::-1], seed=1) == split
     assert split_photos(photos, seed=2) != split
@@ -279,13 +278,25 @@ def test_a_folder_that_is_no_data_set_is_never_replaced(photos: Path, tmp_path: 
     assert (tmp_path / "thesis" / "chapter1.tex").exists()
 
 
-@pytest.mark.parametrize("replace", [replace_folder, replace_in_two_steps])
-def test_replacing_a_folder(replace: Any, tmp_path: Path) -> None:
+def test_replacing_a_folder(tmp_path: Path) -> None:
     for name in ("old", "new"):
         (tmp_path / name).mkdir()
         (tmp_path / name / name).touch()
-    replace(tmp_path / "new", tmp_path / "old")
+    replace_folder(tmp_path / "new", tmp_path / "old")
     assert [path.name for path in (tmp_path / "old").iterdir()] == ["new"]
+    assert [path.name for path in tmp_path.iterdir()] == ["old"]
+
+
+def test_a_build_killed_while_it_replaces_the_old_set(data: Path, photos: Path) -> None:
+    """Between the two renames: the next build finds the old set where it was."""
+    before = images_in(data)
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()  # its number is no process now
+    (data.parent / f".{data.name}.building-{process.pid}").mkdir()
+    data.rename(data.parent / f".{data.name}.building-{process.pid}-old")
+    refused(run("build_dataset", "--data_dir", photos, "--output_dir", data, "--size", 16), "there already")
+    assert images_in(data) == before
+    assert [path.name for path in data.parent.iterdir()] == [data.name]
 
 
 def test_a_link_is_followed(data: Path, photos: Path, tmp_path: Path) -> None:
@@ -329,7 +340,7 @@ def test_sample_is_deterministic(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setitem(SIZES, "test", 6)
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
         (tmp_path / name).mkdir()
-        draw_sample(tmp_path / name, seed)
+        write_sample(tmp_path / name, seed)
     files = images_in(tmp_path / "a")
     assert len(files) == 18
     assert {name.split("/")[1][0] for name in files} == set("012345")

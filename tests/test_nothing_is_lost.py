@@ -22,18 +22,19 @@ import pytest
 import torch
 
 import engine.checkpoints as checkpoints
+import engine.run as engine_run
+import engine.start as engine_start
 import evaluate
 import train
 import utils
-from engine import runs
 from engine.checkpoints import fetch_checkpoint, list_checkpoints, save_checkpoint
 from engine.experiments import load_experiment
+from engine.loaders import fetch_dataloaders
 from engine.locks import locked
 from engine.optimizers import clip_gradients
-from engine.runs import Run
+from engine.run import Diverged, Run
 from model import TASKS
 from tests.conftest import ROOT, Result, last_checkpoint, read_json, refused, run, timeless, train_ok
-from utils import Diverged
 
 Experiment = Callable[..., Path]
 
@@ -48,7 +49,7 @@ def stop_after(
     batches: int, model_dir: Path, monkeypatch: pytest.MonkeyPatch, *flags: Any, number: int = signal.SIGTERM
 ) -> Any:
     """Train `model_dir`, and send the signal while the batch of that number, of train or of val, is being computed."""
-    real, seen = train.autocast, 0
+    real, seen = engine_run.autocast, 0
 
     def counting(*arguments: Any) -> Any:
         nonlocal seen
@@ -58,7 +59,7 @@ def stop_after(
         return real(*arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(train, "autocast", counting)
+        patch.setattr(engine_run, "autocast", counting)
         patch.setattr(evaluate, "autocast", counting)
         return run("train", "--model_dir", model_dir, *flags)
 
@@ -164,13 +165,13 @@ def test_checkpoints_within_an_epoch(experiment: Experiment, monkeypatch: pytest
     whole, often = experiment("whole"), experiment("often", checkpoint_minutes=1e-9)
     train_ok(whole)
     names: list[list[str]] = []
-    real = runs.save_checkpoint
+    real = engine_run.save_checkpoint
 
     def save_and_look(checkpoint: Any, model_dir: Path, is_best: bool) -> None:
         real(checkpoint, model_dir, is_best)
         names.append([path.name for path in list_checkpoints(model_dir / "last_weights")])
 
-    monkeypatch.setattr(runs, "save_checkpoint", save_and_look)
+    monkeypatch.setattr(engine_run, "save_checkpoint", save_and_look)
     train_ok(often)
     assert len(names) == 2 * (BATCHES + 1)
     assert names[0] == ["epoch_0000_batch_000001.pt"]
@@ -211,9 +212,9 @@ def test_other_signals(
 
 # run train.py, and in the batch of that number wait until there is a file called go
 SLOW = """
-import os, sys, time, evaluate, train
-from utils import run_command
-real, seen, sleep_at = train.autocast, 0, int(sys.argv.pop(1))
+import os, sys, time, engine.run, evaluate, train
+from engine.commands import run_command
+real, seen, sleep_at = engine.run.autocast, 0, int(sys.argv.pop(1))
 def sleepy(*arguments):
     global seen
     seen += 1
@@ -222,7 +223,7 @@ def sleepy(*arguments):
         while not os.path.exists(os.path.join(sys.argv[-1], "go")):
             time.sleep(0.1)
     return real(*arguments)
-train.autocast = evaluate.autocast = sleepy
+engine.run.autocast = evaluate.autocast = sleepy
 run_command(train.main)
 """
 
@@ -380,7 +381,7 @@ def test_stopped_after_the_last_epoch(experiment: Experiment, monkeypatch: pytes
 
     model_dir = experiment()
     with monkeypatch.context() as patch:
-        patch.setattr(train, "draw_curves", fail)
+        patch.setattr(engine_start, "draw_curves", fail)
         assert run("train", "--model_dir", model_dir).status == 1
     assert read_json(model_dir / "run.json")["status"] == "failed"
     assert "finished, 2 epochs" in train_ok(model_dir)
@@ -460,8 +461,11 @@ def test_best_weights_that_are_gone_or_damaged(
     experiment: Experiment, damage: Callable[[Path], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """They come back from last_weights/, while it has that epoch; after that it is said that they are lost."""
-    model_dir = experiment()
-    train_ok(model_dir)
+    model_dir, real = experiment(), train.evaluate
+    losses = iter([1.0, 2.0])
+    with monkeypatch.context() as patch:
+        patch.setattr(train, "evaluate", lambda *args: {**real(*args), "accuracy": 0.5, "loss": next(losses)})
+        train_ok(model_dir)
     (best,) = list_checkpoints(model_dir / "best_weights")
     assert best.name == "epoch_0001.pt"
     digest = best.with_suffix(".sha256").read_text()
@@ -583,7 +587,7 @@ def test_weights_that_had_just_been_moved(experiment: Experiment, monkeypatch: p
         raise RuntimeError("a bug")
 
     with monkeypatch.context() as patch:
-        patch.setattr(train, "Run", fail)
+        patch.setattr(engine_start, "Run", fail)
         assert run("train", "--model_dir", model_dir, "--restore_file", "best").status == 1
     assert not (model_dir / "best_weights").exists()
     train_ok(model_dir, "--restore_file", "best")
@@ -598,7 +602,7 @@ def test_killed_at_the_very_end(experiment: Experiment, trained: Path, monkeypat
         raise RuntimeError("a bug")
 
     with monkeypatch.context() as patch:
-        patch.setattr(train, "draw_curves", fail)
+        patch.setattr(engine_start, "draw_curves", fail)
         assert run("train", "--model_dir", model_dir, "--restore_file", weights).status == 1
     assert "finished, 2 epochs" in train_ok(model_dir, "--restore_file", weights)
     assert not (model_dir / "previous").exists()
@@ -620,7 +624,7 @@ def test_a_run_from_other_weights_goes_on_too(
         raise RuntimeError("a bug")
 
     with monkeypatch.context() as patch:
-        patch.setattr(train, "train_and_evaluate", fail)
+        patch.setattr(train, "train", fail)
         assert run("train", "--model_dir", parts, *flags).status == 1
     assert "Going on after epoch 0" in stop_after(5, parts, monkeypatch, *flags).out
     assert "Going on in epoch 1, after batch 5 of 6" in train_ok(parts, *flags)
@@ -707,19 +711,21 @@ def test_divergence_on_val(experiment: Experiment) -> None:
 @pytest.mark.parametrize("optimizer", ["adam", "adamw", "sgd"])
 def test_divergence_where_nobody_waits(experiment: Experiment, optimizer: str) -> None:
     """As on a GPU: the step is skipped by the optimizer itself, and Diverged comes with the next look."""
-    task, params, *_ = load_experiment(TASKS, experiment(optimizer=optimizer))
-    loader = task.fetch_dataloader(["train"], params.data_dir, params)["train"]
+    loaded = load_experiment(TASKS, experiment(optimizer=optimizer))
+    task, params, *_ = loaded
+    loader = fetch_dataloaders(task, ["train"], params)["train"]
+    dataset: Any = loader.dataset
     net = task.Net(params)
-    run = Run(Path("nowhere"), net, {"train": loader}, task, params, torch.device("cpu"))
-    run.look_every, run.skips_itself = 64, True
+    run = Run(loaded, net, {"train": loader}, torch.device("cpu"))
+    run.check_every, run.skips_itself = 64, True
 
     def step(factor: float) -> None:
         run.optimizer.zero_grad()
-        loss = task.loss_fn(net(loader.dataset.images[:8]), loader.dataset.labels[:8]) * factor
+        loss = task.loss_fn(net(dataset.images[:8]), dataset.labels[:8]) * factor
         loss.backward()
-        run.check_finite(loss, clip_gradients(net, 0))
+        run.check_finite(loss, clip_gradients(run.optimizer, 0))
         run.optimizer.step()
-        run.batches += 1
+        run.batches_done += 1
 
     before = [p.clone() for p in net.parameters()]
     step(1.0)
@@ -729,7 +735,7 @@ def test_divergence_where_nobody_waits(experiment: Experiment, optimizer: str) -
     assert all(torch.equal(p, old) for p, old in zip(net.parameters(), weights, strict=True))
     with pytest.raises(Diverged, match=r"Step 2 .*the loss is nan"):
         run.save()
-    for _ in range(run.look_every - 3):
+    for _ in range(run.check_every - 3):
         step(1.0)
     with pytest.raises(Diverged, match="Step 2 "):
         step(1.0)
@@ -764,8 +770,8 @@ def test_two_that_make_the_same_new_experiment(experiment: Experiment, tmp_path:
     with locked(tmp_path / "new"):
         words = ["--model_dir", tmp_path / "new", "--base", experiment()]
         refused(run("train", *words), "another run is going on here")
-        assert (tmp_path / "new" / "params.json").exists()
         assert (tmp_path / "new" / ".lock").exists()
+        assert (tmp_path / "new" / ".lock.json").exists()
 
 
 def test_what_else_is_in_the_folder_stays(experiment: Experiment, tmp_path: Path, data: Path) -> None:

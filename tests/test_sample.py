@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from engine.experiments import load_experiment
+from engine.loaders import fetch_dataloaders
 from model import TASKS
 from tests.conftest import ROOT, read_json, run
 
@@ -35,7 +36,7 @@ def test_sizes(sample: Path) -> None:
 def test_a_linear_classifier_fails(sample: Path) -> None:
     """The best of several strengths of weight decay, chosen on test itself, is not good."""
     task, params, *_ = load_experiment(TASKS, ROOT / "experiments" / "base_model", str(sample))
-    loaders = task.fetch_dataloader(["train", "test"], sample, params, evaluating=True)
+    loaders = fetch_dataloaders(task, ["train", "test"], params, evaluating=True)
     (x, y), (test_x, test_y) = (pixels_and_labels(loaders[split]) for split in ("train", "test"))
     accuracies = []
     for weight_decay in (0.0, 0.01, 0.1, 1.0):

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.batches import BatchSampler
+from engine.loaders import BatchSampler
 from model.sequence_tagging.sample import write_sentences
 from tests.conftest import read_json, refused, run
 

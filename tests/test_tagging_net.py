@@ -13,12 +13,23 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn.utils.rnn import pad_sequence
 
-from engine.batches import Batch
+from engine.loaders import Batch, fetch_dataloaders
 from engine.metrics import Totals
-from model.sequence_tagging.data_loader import TaggingDataset, fetch_dataloader
+from model import TASKS
+from model.layers import PAD, UNK
+from model.sequence_tagging.data_loader import Dataset
 from model.sequence_tagging.embeddings import read_embeddings
-from model.sequence_tagging.net import Net, Outputs, count_entities, describe_tags, loss_fn, metrics, predictions
-from model.sequence_tagging.params import PAD, UNK, DataParams, Params
+from model.sequence_tagging.net import (
+    Net,
+    Outputs,
+    count_entities,
+    describe_tags,
+    loss_fn,
+    metrics,
+    num_items,
+    predictions,
+)
+from model.sequence_tagging.params import DataParams, Params
 from utils import UserError
 
 TAGS = ["O", "B-per", "I-per", "B-geo"]
@@ -142,7 +153,7 @@ def test_a_tag_that_train_does_not_have_is_a_miss() -> None:
     logits[0, :, 0] = 20
     outputs, labels = outputs_of(logits), torch.tensor([[0, 4, 0]])
     assert loss_fn(outputs, labels) < 1e-6
-    totals = Totals(metrics)
+    totals = Totals(metrics, num_items)
     totals.add(outputs, labels, torch.tensor(0.0))
     assert totals.compute() == pytest.approx({"loss": 0, "f1": 0, "accuracy": 2 / 3, "precision": 0, "recall": 0})
     assert count_entities([predictions(outputs, labels)]).tolist() == [0, 0, 1]
@@ -200,7 +211,7 @@ def write_split(folder: Path, sentences: list[str], tags: list[str]) -> Params:
 def test_a_batch_is_what_the_files_say(tmp_path: Path) -> None:
     long = "K" * 25 + "P" * 50 + "t" * 25
     params = write_split(tmp_path, ["the Kent 1997", f"{long} the", "zz"], ["O B-geo B-art", "B-per I-per", "O"])
-    dataset = TaggingDataset(tmp_path, "val", params)
+    dataset = Dataset(tmp_path, "val", params)
     inputs, labels = dataset[0]
     vocabulary, chars = params.vocabulary, params.data.chars
     assert inputs["words"].tolist() == [[vocabulary["the"], vocabulary["Kent"], vocabulary["1997"]]]
@@ -222,10 +233,10 @@ def test_word_dropout(tmp_path: Path) -> None:
     """By the word's count in train, all of a sentence's occurrences together, a function of (seed, epoch, sentence)."""
     sentences = ["the Kent the"] + 29 * ["the 1997"] + 10 * ["Paris"]
     write_split(tmp_path, sentences, ["O O O"] + 29 * ["O O"] + 10 * ["O"])
-    params = make_params(word_dropout=10.0)
+    params = make_params(word_dropout=10.0, data_dir=str(tmp_path))
     params.with_data(params.data.model_copy(update={"sizes": dict.fromkeys(("train", "val"), len(sentences))}))
     shutil.copytree(tmp_path / "val", tmp_path / "train")
-    dataset = TaggingDataset(tmp_path, "train", params, drop_words=True)
+    dataset = Dataset(tmp_path, "train", params, training=True)
     everything = torch.arange(len(sentences))
     unknown = torch.stack([dataset.__getitems__(Batch(e, everything))[0]["words"] == UNK for e in range(400)])
     rates = {"the": 10 / 41, "Kent": 10 / 11, "1997": 10 / 39, "Paris": 10 / 20}
@@ -242,9 +253,10 @@ def test_word_dropout(tmp_path: Path) -> None:
     alone = dataset.__getitems__(Batch(7, torch.tensor([3])))[0]["words"]
     assert ((alone == UNK) == unknown[7, 3, :2]).all()
     for split in ("val", "train"):
-        loaders = fetch_dataloader([split], tmp_path, params, evaluating=split == "train")
+        loaders = fetch_dataloaders(TASKS["sequence_tagging"], [split], params, evaluating=split == "train")
         assert all((inputs["words"] != UNK).all() for inputs, _ in loaders[split])
-    assert any((inputs["words"] == UNK).any() for inputs, _ in fetch_dataloader(["train"], tmp_path, params)["train"])
+    loaders = fetch_dataloaders(TASKS["sequence_tagging"], ["train"], params)
+    assert any((inputs["words"] == UNK).any() for inputs, _ in loaders["train"])
 
 
 # ------------------------------------------------------------------------------------ pretrained vectors

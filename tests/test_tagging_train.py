@@ -29,7 +29,7 @@ def test_what_a_run_leaves(tagger: Experiment) -> None:
     assert "epoch 12/12 | train loss" in console
     history = [json.loads(line) for line in (model_dir / "history.jsonl").read_text().splitlines()]
     assert history[0]["val"].keys() == {"loss", "f1", "accuracy", "precision", "recall"}
-    best = max(history, key=lambda entry: (entry["val"]["f1"], -entry["epoch"]))
+    best = max(history, key=lambda entry: (entry["val"]["f1"], -entry["val"]["loss"]))
     assert read_json(model_dir / "metrics_eval_best_weights.json") == {"epoch": best["epoch"], **best["val"]}
     assert best["val"]["f1"] > 0.3
     checkpoint = last_checkpoint(model_dir, "best")
@@ -84,8 +84,10 @@ def test_predictions_are_in_the_order_of_the_text(tagger: Experiment, shared_tex
         sentences = read_predictions(model_dir / f"predictions_{split}.txt")
         assert [[row[0] for row in rows] for rows in sentences] == words
         assert [[row[1] for row in rows] for rows in sentences] == labels
-    metrics = read_json(model_dir / "metrics_val_best_weights.json")
-    assert metrics == pytest.approx(read_json(model_dir / "metrics_eval_best_weights.json"))
+        if split == "train":  # the metrics on val have one name, whoever writes them
+            written_by_train = read_json(model_dir / "metrics_eval_best_weights.json")
+            (model_dir / "metrics_eval_best_weights.json").unlink()
+    assert read_json(model_dir / "metrics_eval_best_weights.json") == pytest.approx(written_by_train)
 
 
 def test_rare_tags_are_not_learnt(tagger: Experiment, shared_text: Path, tmp_path: Path) -> None:

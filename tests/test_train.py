@@ -14,9 +14,10 @@ import pytest
 import torch
 from PIL import Image
 
-from engine import runs
+import engine.run as engine_run
 from engine.experiments import load_experiment
-from engine.runs import best_epoch
+from engine.loaders import fetch_dataloaders
+from engine.ranking import best_epoch
 from model import TASKS
 from tests.conftest import (
     assert_same_weights,
@@ -44,7 +45,7 @@ def test_outputs(trained: Path) -> None:
     history = [json.loads(line) for line in (trained / "history.jsonl").read_text().splitlines()]
     assert [entry["epoch"] for entry in history] == [1, 2]
     assert read_json(trained / "metrics_eval_last_weights.json") == {"epoch": 2, **history[1]["val"]}
-    best = max(history, key=lambda entry: (entry["val"]["accuracy"], -entry["epoch"]))
+    best = max(history, key=lambda entry: (entry["val"]["accuracy"], -entry["val"]["loss"]))
     assert read_json(trained / "metrics_eval_best_weights.json") == {"epoch": best["epoch"], **best["val"]}
     assert last_checkpoint(trained, "best")["epoch"] == best["epoch"]
     checkpoint = last_checkpoint(trained)
@@ -101,13 +102,16 @@ def test_early_stopping(experiment: Experiment) -> None:
     assert "finished, " in train_ok(model_dir)
 
 
-def test_best_is_the_earliest_of_equals_and_never_nan() -> None:
-    history = [
+def test_best_is_the_one_with_the_lower_loss_of_equals_and_never_nan() -> None:
+    """Of those that are equal in every respect it is the earliest."""
+    history: list[Any] = [
         {"epoch": i + 1, "val": {"loss": -value, "accuracy": value}}
         for i, value in enumerate([float("nan"), 0.5, 0.7, 0.7, float("nan")])
     ]
-    assert best_epoch(history, "accuracy")["epoch"] == 3
-    assert best_epoch(history, "loss")["epoch"] == 3
+    assert best_epoch(history, "accuracy", "maximize")["epoch"] == 3
+    assert best_epoch(history, "loss", "minimize")["epoch"] == 3
+    history[3]["val"]["loss"] -= 0.1
+    assert best_epoch(history, "accuracy", "maximize")["epoch"] == 4
 
 
 # ------------------------------------------------------------------------------------------ the same again
@@ -128,10 +132,11 @@ def test_workers_make_no_difference(experiment: Experiment) -> None:
 def test_a_data_set_reaches_workers_that_are_not_forked(method: str, experiment: Experiment, shared_data: Path) -> None:
     task, params, *_ = load_experiment(TASKS, experiment(num_workers=1))
     for _ in range(2):  # decoded at first, then mapped from the cache
-        loader = task.fetch_dataloader(["val"], shared_data, params)["val"]
+        loader = fetch_dataloaders(task, ["val"], params)["val"]
         loader.multiprocessing_context = method
         (images, _), *_ = loader
-        assert torch.equal(images, loader.dataset.images[: len(images)])
+        dataset: Any = loader.dataset
+        assert torch.equal(images, dataset.images[: len(images)])
 
 
 def test_finished_run_says_so_and_touches_nothing(trained: Path, shared_data: Path) -> None:
@@ -402,7 +407,7 @@ def test_device_that_is_not_there(experiment: Experiment) -> None:
 
 def test_a_bug_is_not_hidden(experiment: Experiment, monkeypatch: pytest.MonkeyPatch) -> None:
     model_dir = experiment()
-    monkeypatch.setattr(runs, "make_optimizer", lambda *_: 1 / 0)
+    monkeypatch.setattr(engine_run, "make_optimizer", lambda *_: 1 / 0)
     result = run("train", "--model_dir", model_dir)
     assert result.status == 1
     assert "ZeroDivisionError" in result.err

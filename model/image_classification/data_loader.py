@@ -6,13 +6,11 @@ maps that file into memory. A batch is one indexing operation, and one augmentat
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import logging
 import math
 import os
 from collections.abc import Sequence
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -21,82 +19,55 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
 
-from engine.batches import Batch, BatchSampler, make_loader, make_rng
+from engine.cache import cached_array
+from engine.loaders import Batch, make_rng
+from engine.loaders import Dataset as BaseDataset
 from utils import UserError, in_threads
 
 from .dataset import label_of, list_images
 from .params import Params
 
-logger = logging.getLogger(__name__)
 
-
-def fetch_dataloader(
-    splits: Sequence[str],
-    data_dir: str | Path,
-    params: Params,
-    device: torch.device | str = "cpu",
-    evaluating: bool = False,
-) -> dict[str, DataLoader[Any]]:
-    """A loader of (images, labels) for each of `splits`; "train" is shuffled and augmented, unless `evaluating`.
-
-    Batches are made on `device`, images batch_size x 3 x image_size x image_size, labels batch_size; where worker
-    processes make them (params.num_workers), they come from there in CPU memory.
-
-    Raises:
-        UserError: the data set, or a split of it, is missing or broken.
-    """
-    loaders: dict[str, DataLoader[Any]] = {}
-    for split in splits:
-        train = split == "train" and not evaluating
-        dataset = ImageDataset(Path(data_dir), split, params, augment=train)
-        if not params.num_workers:
-            dataset.to(torch.device(device))
-        sampler = BatchSampler(len(dataset), params.batch_size, shuffle=train, seed=params.seed)
-        pin_memory = params.num_workers > 0 and torch.device(device).type == "cuda"
-        loaders[split] = make_loader(dataset, sampler, params.num_workers, pin_memory)
-    return loaders
-
-
-class ImageDataset(Dataset[Any]):
+class Dataset(BaseDataset):
     """One split of a built data set, as uint8 pixels in memory (or mapped into it).
 
     Attributes:
-        files: paths relative to the split's folder, in order.
+        names: paths of the images relative to the split's folder, in order.
         images: num_images x 3 x image_size x image_size, uint8.
         labels: num_images, int64.
     """
 
-    def __init__(self, data_dir: Path, split: str, params: Params, augment: bool = False):
-        self.arguments = data_dir, split, params, augment
-        data = params.data
+    kind = "file"
+    names: Sequence[str] = ()
+
+    def __init__(self, data_dir: Path, split: str, params: Params, training: bool = False):
+        self.arguments = data_dir, split, params, training
         self.folder = data_dir / f"{split}_signs"
-        self.seed, self.strength, self.flip = params.seed, params.augmentation * augment, params.horizontal_flip
-        self.augments = augment and (params.augmentation > 0 or params.horizontal_flip)
-        self.device = torch.device("cpu")
-        self.files = list_images(self.folder)
-        if not self.files:
-            raise UserError(f"{self.folder}: the {split} split is empty. Build the data set again with --overwrite.")
-        number = {name: i for i, name in enumerate(data.classes)}
-        labels = [number.get(label_of(file), -1) for file in self.files]
-        if -1 in labels:
-            strays = [str(self.folder / file) for file, label in zip(self.files, labels, strict=True) if label < 0]
+        self.seed, self.strength, self.flip = params.seed, params.augmentation, params.horizontal_flip
+        self.augments = training and (params.augmentation > 0 or params.horizontal_flip)
+        self.names = list_images(self.folder)
+        number = {name: i for i, name in enumerate(params.data.classes)}
+        labels = [number.get(label_of(name), -1) for name in self.names]
+        strays = [str(self.folder / name) for name, label in zip(self.names, labels, strict=True) if label < 0]
+        if strays:
             raise UserError(
-                f"{len(strays)} images with a label outside the classes ({', '.join(data.classes)}):\n  "
+                f"{len(strays)} images with a label outside the classes ({', '.join(number)}):\n  "
                 + "\n  ".join(strays[:20])
             )
-        if len(self.files) != data.sizes.get(split, 0):
+        if not labels or len(labels) != params.data.sizes.get(split):
+            found = f"{len(labels)} images" if labels else f"the {split} split is empty"
             raise UserError(
-                f"{self.folder}: {len(self.files)} images, but {data.sizes.get(split, 0)} were built."
+                f"{self.folder}: {found}, but {params.data.sizes.get(split, 0)} were built."
                 " Build the data set again with --overwrite."
             )
         self.labels = torch.tensor(labels)
-        self.images = load_pixels(self.folder, self.files, data.image_size)
+        self.images = load_pixels(self.folder, self.names, params.data.image_size)
+        self.device = self.labels.device
 
     def __reduce__(self) -> Any:
         """A worker process that is not forked maps the pixels itself."""
-        return ImageDataset, self.arguments
+        return Dataset, self.arguments
 
     def to(self, device: torch.device) -> None:
         """Make batches on `device`, from pixels that live there too if they take no more than a quarter of it."""
@@ -106,23 +77,17 @@ class ImageDataset(Dataset[Any]):
             self.images = self.images.to(device)
 
     def __len__(self) -> int:
-        return len(self.files)
+        return len(self.names)
 
-    @cached_property
     def digest(self) -> str:
-        """Of the names and sizes of the files: what edited data differ in, and copied data do not."""
+        """Of the names and sizes of the files: edited data differ in them, and copied data do not."""
         digest = hashlib.sha256()
-        for file in self.files:
-            digest.update(os.fsencode(f"{file}\0{os.stat(os.path.join(self.folder, file)).st_size}\n"))
+        for name in self.names:
+            digest.update(os.fsencode(f"{name}\0{os.stat(os.path.join(self.folder, name)).st_size}\n"))
         return digest.hexdigest()
 
     def describe(self, indices: Sequence[int]) -> str:
-        """Where a person finds these examples."""
-        return f"in {self.folder}: {', '.join(self.files[index] for index in indices)}"
-
-    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        """One image as it is, 3 x image_size x image_size uint8, and its label."""
-        return self.images[index], self.labels[index]
+        return f"in {self.folder}: {', '.join(self.names[index] for index in indices)}"
 
     def __getitems__(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """The images of a batch, uint8 or (augmented) float32 in 0..255, and their labels."""
@@ -133,6 +98,38 @@ class ImageDataset(Dataset[Any]):
             draws = augmentation_draws(self.seed, batch.epoch, len(self), self.device)[indices]
             images = augment(images.float(), draws, self.strength, self.flip)
         return images, self.labels[indices]
+
+
+def load_pixels(folder: Path, names: Sequence[str], image_size: int) -> Tensor:
+    """All images of a folder, num_images x 3 x image_size x image_size, uint8. See `cached_array`.
+
+    Raises:
+        UserError: a file is no image, or not of that size; it is named.
+    """
+    state = hashlib.blake2b(f"{image_size}".encode(), digest_size=16)
+    for name in names:
+        stat = os.stat(os.path.join(folder, name))
+        state.update(os.fsencode(f"{name}\0{stat.st_size}\0{stat.st_mtime_ns}\n"))
+
+    def decode_all(pixels: Tensor) -> None:
+        def decode(index: int) -> str | None:
+            try:
+                with Image.open(folder / names[index]) as image:
+                    array = np.array(image.convert("RGB"))
+            except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, ValueError, struct.error, ...
+                return f"{folder / names[index]}: {str(error) or type(error).__name__}"
+            if array.shape != (image_size, image_size, 3):
+                size = f"{array.shape[1]}x{array.shape[0]}"
+                return f"{folder / names[index]}: {size} pixels, not {image_size}x{image_size}"
+            pixels[index] = torch.from_numpy(array).permute(2, 0, 1)
+            return None
+
+        results = in_threads(decode, range(len(names)), f"reading {folder.name}")
+        if problems := [problem for problem in results if problem]:
+            raise UserError(f"{len(problems)} images cannot be used:\n  " + "\n  ".join(problems[:20]))
+
+    shape = (len(names), 3, image_size, image_size)
+    return cached_array(folder.parent / ".cache", folder.name, state.hexdigest(), shape, decode_all)
 
 
 # ---------------------------------------------------------------------------------------- augmentation
@@ -152,7 +149,7 @@ def augmentation_draws(seed: int, epoch: int, num_examples: int, device: torch.d
 
 
 def augment(images: Tensor, draws: Tensor, strength: float, flip: bool) -> Tensor:
-    """Rotate, scale, shift and light each image its own way, as another photo of the same thing would.
+    """Rotate, scale, shift and light each image its own way, as another photo of the same thing would be.
 
     Args:
         images: batch_size x 3 x height x width, float, 0..255.
@@ -171,77 +168,3 @@ def augment(images: Tensor, draws: Tensor, strength: float, flip: bool) -> Tenso
     contrast = torch.exp(CONTRAST * contrast).view(-1, 1, 1, 1)  # about mid-grey
     offset = GREY * (1 - contrast) + GREY * CONTRAST / 2 * torch.stack(tint, dim=1)[:, :, None, None]
     return torch.addcmul(offset, images, contrast)
-
-
-# --------------------------------------------------------------------------------------------- pixels
-
-
-def load_pixels(folder: Path, files: list[str], image_size: int) -> Tensor:
-    """All images of a folder, decoded by the first run and mapped into memory by the later ones.
-
-    The cache is named after the names, sizes and times of the files: when one changes, all are read again.
-
-    Returns:
-        num_images x 3 x image_size x image_size, uint8.
-
-    Raises:
-        UserError: a file is no image, or not of that size; it is named.
-    """
-    state = hashlib.blake2b(f"{image_size}".encode(), digest_size=16)
-    for file in files:
-        stat = os.stat(os.path.join(folder, file))
-        state.update(os.fsencode(f"{file}\0{stat.st_size}\0{stat.st_mtime_ns}\n"))
-    cache = folder.parent / ".cache" / f"{folder.name}-{state.hexdigest()}.uint8"
-    shape = (len(files), 3, image_size, image_size)
-
-    def is_there() -> bool:
-        return cache.is_file() and cache.stat().st_size == math.prod(shape)
-
-    if not is_there():
-        partial = cache.with_suffix(f".{os.getpid()}")
-        try:
-            cache.parent.mkdir(exist_ok=True)
-            for old in cache.parent.glob(f"{folder.name}-*"):  # of other pixels, or of a process that was killed
-                old.unlink()
-            decode_all(folder, files, map_pixels(partial, shape, shared=True))
-            os.replace(partial, cache)
-        except OSError as error:
-            if not is_there():  # which another process may have seen to; a read-only or full disk has none
-                logger.warning("%s: no cache of the decoded images (%s).", cache.parent, error)
-                return decode_all(folder, files, torch.empty(shape, dtype=torch.uint8))
-        finally:
-            with contextlib.suppress(OSError):  # renamed, or never made
-                partial.unlink()
-    return map_pixels(cache, shape, shared=False)
-
-
-def map_pixels(path: Path, shape: tuple[int, ...], shared: bool) -> Tensor:
-    """A file as a tensor; what is written to it reaches the file if it is `shared`. Raises OSError on a full disk."""
-    size = math.prod(shape)
-    if shared:
-        with open(path, "wb") as file:
-            if hasattr(os, "posix_fallocate"):
-                os.posix_fallocate(file.fileno(), 0, size)  # or the disk would turn out full only at a write
-            file.truncate(size)
-    return torch.from_file(str(path), shared=shared, size=size, dtype=torch.uint8).view(shape)
-
-
-def decode_all(folder: Path, files: list[str], pixels: Tensor) -> Tensor:
-    """Fill `pixels`, num_images x 3 x height x width. Raises UserError that names the files which do not fit."""
-    height, width = pixels.shape[2:]
-
-    def decode(index: int) -> str | None:
-        try:
-            with Image.open(folder / files[index]) as image:
-                array = np.array(image.convert("RGB"))
-        except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, ValueError, struct.error, ...
-            return f"{folder / files[index]}: {str(error) or type(error).__name__}"
-        if array.shape != (height, width, 3):
-            return f"{folder / files[index]}: {array.shape[1]}x{array.shape[0]} pixels, not {width}x{height}"
-        pixels[index] = torch.from_numpy(array).permute(2, 0, 1)
-        return None
-
-    problems = [problem for problem in in_threads(decode, range(len(files)), f"reading {folder.name}") if problem]
-    if problems:
-        raise UserError(f"{len(problems)} images cannot be used:\n  " + "\n  ".join(problems[:20]))
-    return pixels

@@ -8,101 +8,77 @@ import io
 import logging
 import os
 import re
-import tempfile
-from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections import Counter
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from utils import UserError, in_threads, save_json
+from engine.building import SPLITS, check_classes, class_names, copies_across_splits, find_splits, split_off
+from utils import UserError, in_threads
 
 logger = logging.getLogger(__name__)
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp")
-SPLITS = {
-    "train": ("train_signs", "train", "training"),
-    "val": ("val_signs", "val", "valid", "validate", "validation", "dev"),
-    "test": ("test_signs", "test", "testing"),
-}
-VAL_SHARE = TEST_SHARE = 0.2
 SIGNS_NAME = re.compile(r"(.+?)_IMG_.+", re.IGNORECASE)  # {label}_IMG_{id}.jpg
 SIGNS_URL = "https://drive.google.com/file/d/1ufiR6hUKhXoAyiBNsySPkUwlvE_wfEHC/view"
 
 
 def add_build_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.set_defaults(data_dir="data/SIGNS", output_dir="data/64x64_SIGNS", base="experiments/base_model")
+    parser.set_defaults(data_dir="data/SIGNS", output_dir="data/{size}x{size}_SIGNS")
     parser.add_argument("--size", type=int, default=64, help="width and height of the built images, in pixels (64)")
     parser.add_argument("--skip_bad", action="store_true", help="build without the files that cannot be read")
 
 
-def build(args: argparse.Namespace, folder: Path) -> None:
-    """Build the images of args.data_dir (or, with args.sample, drawn ones) into `folder`.
+def build(source: Path, folder: Path, args: argparse.Namespace) -> dict[str, Any]:
+    """Build the photos of `source` into `folder`. Returns the values of DataParams.
 
     Raises:
         UserError: there is nothing to build from, a class or a split would be empty, or files cannot be read.
     """
     if not 8 <= args.size <= 4096:
         raise UserError(f"--size {args.size}: expected 8 to 4096 pixels.")
-    if args.sample:
-        from .sample import draw_sample
-
-        with tempfile.TemporaryDirectory() as raw:
-            draw_sample(Path(raw), args.seed)
-            build_folder(Path(raw), folder, args.task, args.size, args.seed, skip_bad=False)
-    else:
-        build_folder(Path(args.data_dir), folder, args.task, args.size, args.seed, args.skip_bad)
-
-
-def build_folder(data_dir: Path, folder: Path, task: str, size: int, seed: int, skip_bad: bool) -> None:
-    photos = split_photos(find_photos(data_dir), seed)
-    check_classes(photos)
+    photos = split_photos(find_photos(source), args.seed)
+    check_photos(photos)
     for parent in {(folder / photo.target).parent for photo in photos}:
         parent.mkdir(parents=True, exist_ok=True)
-    bad: list[tuple[Photo, str]] = []
-    built: list[tuple[Photo, Shrunk]] = []
+    bad: list[str] = []
+    built: list[tuple[Photo, str]] = []
     histogram = np.zeros((3, 256), dtype=np.int64)  # of the pixels of train, per channel
-    results = in_threads(partial(shrink, size=size, folder=folder), photos, "shrinking")
+    results = in_threads(partial(shrink, size=args.size, folder=folder), photos, "shrinking")
     for photo, result in zip(photos, results, strict=True):
         if isinstance(result, str):
-            bad.append((photo, result))
+            bad.append(f"{photo.path}: {result}")
             continue
         if photo.split == "train":
             histogram += result.histogram
-        built.append((photo, result._replace(histogram=None)))
+        built.append((photo, result.pixel_hash))
     if bad:
-        names = "\n  ".join(f"{photo.path}: {problem}" for photo, problem in bad)
-        if not skip_bad:
+        names = "\n  ".join(bad)
+        if not args.skip_bad:
             raise UserError(f"{len(bad)} unreadable files:\n  {names}\nNothing was built. --skip_bad builds without.")
         logger.warning("Left out %d unreadable files:\n  %s", len(bad), names)
-    check_classes([photo for photo, _ in built])
-    report_duplicates(built)
+    photos = [photo for photo, _ in built]
+    check_photos(photos)
+    # what was learnt by heart in train would pass for understood in another split
+    hashes, splits, places = [pixels for _, pixels in built], [p.split for p in photos], [p.path for p in photos]
+    if copies := copies_across_splits(hashes, splits, places):
+        logger.warning("%d images are in two splits, pixel for pixel:\n  %s", len(copies), "\n  ".join(copies))
 
     levels, shares = np.arange(256) / 255, histogram / histogram.sum(axis=1, keepdims=True)
     mean = shares @ levels
-    std = np.sqrt(shares @ levels**2 - mean**2)
-    digest = hashlib.sha256()
-    for photo, result in sorted(built, key=lambda pair: pair[0].target):
-        digest.update(os.fsencode(f"{photo.target}\0{result.file_hash}\n"))
-    sizes = Counter(photo.split for photo, _ in built)
-    classes = class_names(photo.label for photo, _ in built)
-    save_json(
-        {
-            "task": task,
-            "classes": classes,
-            "image_size": size,
-            "sizes": {split: sizes[split] for split in SPLITS},
-            "mean": mean.tolist(),
-            "std": std.tolist(),
-            "digest": digest.hexdigest(),
-        },
-        folder / "dataset_params.json",
-    )
+    sizes, classes = Counter(splits), class_names(photo.label for photo in photos)
     counts = ", ".join(f"{sizes[split]} {split}" for split in SPLITS)
-    logger.info("%d images of %d classes (%s): %s", len(built), len(classes), ", ".join(classes[:20]), counts)
+    logger.info("%d images of %d classes (%s): %s", len(photos), len(classes), ", ".join(classes[:20]), counts)
+    return {
+        "classes": classes,
+        "image_size": args.size,
+        "sizes": {split: sizes[split] for split in SPLITS},
+        "mean": mean.tolist(),
+        "std": np.sqrt(shares @ levels**2 - mean**2).tolist(),
+    }
 
 
 # -------------------------------------------------------------------------------------- finding photos
@@ -110,9 +86,9 @@ def build_folder(data_dir: Path, folder: Path, task: str, size: int, seed: int, 
 
 class Photo(NamedTuple):
     path: Path  # where it is read from
-    name: str  # its path below the split's folder; decides, with the seed, on which side of a split it falls
+    name: str  # its path below the split's folder; decides, with the seed, to which split it is moved
     label: str
-    split: str  # train, val, test; "all" while a flat folder is not split yet
+    split: str
 
     @property
     def target(self) -> str:
@@ -140,12 +116,6 @@ def label_of(name: str) -> str | None:
     return match[1] if match else None
 
 
-def class_names(labels: Iterable[str]) -> list[str]:
-    """The different labels: numbers in the order of numbers, others in that of the alphabet."""
-    different = set(labels)
-    return sorted(different, key=int) if all(label.isdecimal() for label in different) else sorted(different)
-
-
 def find_photos(data_dir: Path) -> list[Photo]:
     """The photos of `data_dir`, which holds train/ [val/] [test/] folders, or else the classes themselves.
 
@@ -159,40 +129,15 @@ def find_photos(data_dir: Path) -> list[Photo]:
             f"The SIGNS photos of CS230 (1.1 GB): {SIGNS_URL}\n"
             f"Without any photos: python build_dataset.py --sample draws a data set of its own."
         )
-    folders: dict[str, Path] = {}
-    others = []
-    for entry in sorted(path for path in data_dir.iterdir() if path.is_dir() and path.name[0] != "."):
-        split = next((split for split, names in SPLITS.items() if entry.name.lower() in names), None)
-        if split is None:
-            others.append(entry.name)
-        elif split in folders:
-            raise UserError(f"{data_dir}: {folders[split].name} and {entry.name} are both {split}. Rename one of them.")
-        else:
-            folders[split] = entry
+    entries = sorted(path for path in data_dir.iterdir() if path.is_dir() and path.name[0] != ".")
+    folders = find_splits(entries)
     if folders and "train" not in folders:
         raise UserError(f"{data_dir}: no train folder beside {', '.join(f.name for f in folders.values())}.")
-    if folders and others:
+    if folders and (others := [entry.name for entry in entries if entry not in folders.values()]):
         logger.warning("%s: not read, since it is no split: %s", data_dir, ", ".join(others))
-    folders = folders or {"all": data_dir}
-    photos = []
-    for split, folder in folders.items():
-        names = list_images(folder)
-        other_files = Counter(path.suffix.lower() for path in folder.rglob("[!.]*.*") if path.is_file())
-        skipped = [f"{count} {suffix}" for suffix, count in other_files.items() if suffix not in EXTENSIONS]
-        if skipped:
-            logger.warning("%s: files that are not read, by their ending: %s", folder, ", ".join(skipped))
-        photos += [Photo(folder / name, name, label_of(name) or "", split) for name in names]
-        if not names:
-            raise UserError(f"{folder}: no photos in it (files ending in {', '.join(EXTENSIONS)}).")
-        if split in ("all", "train"):  # a class folder that is there, but empty, was meant to be a class
-            inhabited = {photo.label for photo in photos}
-            empty = [
-                f.name for f in sorted(folder.iterdir()) if f.is_dir() and f.name[0] != "." and f.name not in inhabited
-            ]
-            if empty:
-                raise UserError(f"{folder}: no photos of the class {', '.join(empty)}.")
-    unlabelled = [str(photo.path) for photo in photos if not photo.label]
-    if unlabelled:
+    folders = folders or {"train": data_dir}
+    photos = [photo for split, folder in folders.items() for photo in photos_of(folder, split)]
+    if unlabelled := [str(photo.path) for photo in photos if not photo.label]:
         raise UserError(
             f"{len(unlabelled)} photos without a label; expected {{label}}_IMG_{{id}}.jpg or a folder per class:\n  "
             + "\n  ".join(unlabelled[:20])
@@ -200,40 +145,31 @@ def find_photos(data_dir: Path) -> list[Photo]:
     return photos
 
 
-# ------------------------------------------------------------------------------------------- splitting
+def photos_of(folder: Path, split: str) -> list[Photo]:
+    """The photos in and below one split's folder. Raises UserError when there is none, or a class has none."""
+    names = list_images(folder)
+    other_files = Counter(path.suffix.lower() for path in folder.rglob("[!.]*.*") if path.is_file())
+    if skipped := [f"{count} {suffix}" for suffix, count in other_files.items() if suffix not in EXTENSIONS]:
+        logger.warning("%s: files that are not read, by their ending: %s", folder, ", ".join(skipped))
+    if not names:
+        raise UserError(f"{folder}: no photos in it (files ending in {', '.join(EXTENSIONS)}).")
+    photos = [Photo(folder / name, name, label_of(name) or "", split) for name in names]
+    inhabited = {photo.label for photo in photos}
+    folders = sorted(path.name for path in folder.iterdir() if path.is_dir() and path.name[0] != ".")
+    if split == "train" and (empty := [name for name in folders if name not in inhabited]):
+        raise UserError(f"{folder}: no photos of the class {', '.join(empty)}.")
+    return photos
 
 
 def split_photos(photos: list[Photo], seed: int) -> list[Photo]:
-    """Split off what is missing: test from a folder that has none, then val. Sorted by target, every target once."""
-    photos = [photo._replace(split="train") if photo.split == "all" else photo for photo in photos]
-    for split, share in (("test", TEST_SHARE), ("val", VAL_SHARE)):
-        if not any(photo.split == split for photo in photos):
-            photos = split_off(photos, split, share, seed)
-    return sorted(unique_names(photos), key=lambda photo: photo.target)
-
-
-def split_off(photos: list[Photo], split: str, share: float, seed: int) -> list[Photo]:
-    """Move `share` of each class of train to `split`: the names whose hashes with the seed are the smallest.
-
-    A name's hash depends on nothing else, so neither the order of listing nor the other files move it.
-    A class of one photo stays in train.
-    """
-    by_label = defaultdict(list)
-    for photo in photos:
-        if photo.split == "train":
-            by_label[photo.label].append(photo)
-    moved: set[Path] = set()
-    for same_label in by_label.values():
-        same_label.sort(key=lambda photo: hashlib.sha256(os.fsencode(f"{seed}/{split}/{photo.name}")).digest())
-        count = max(round(share * len(same_label)), 1) if len(same_label) > 1 else 0
-        moved.update(photo.path for photo in same_label[:count])
-    return [photo._replace(split=split) if photo.path in moved else photo for photo in photos]
-
-
-def unique_names(photos: list[Photo]) -> list[Photo]:
-    """Where cat.jpg and cat.png (or CAT.jpg) would become one file, put a hash of the name into the name."""
+    """Split off what is missing. Sorted by target, every target once."""
+    names, labels, splits = ([getattr(photo, field) for photo in photos] for field in ("name", "label", "split"))
+    splits = split_off(names, labels, splits, seed)
+    photos = [photo._replace(split=split) for photo, split in zip(photos, splits, strict=True)]
+    # cat.jpg and cat.png (or CAT.jpg) would become the same file: these get a hash of their name into the name
     times = Counter(photo.target.lower() for photo in photos)
-    return [photo if times[photo.target.lower()] == 1 else photo._replace(name=hashed(photo.name)) for photo in photos]
+    photos = [p if times[p.target.lower()] == 1 else p._replace(name=hashed(p.name)) for p in photos]
+    return sorted(photos, key=lambda photo: photo.target)
 
 
 def hashed(name: str) -> str:
@@ -241,20 +177,9 @@ def hashed(name: str) -> str:
     return f"{stem}-{hashlib.sha256(os.fsencode(name)).hexdigest()[:8]}{ending}"
 
 
-def check_classes(photos: list[Photo]) -> None:
+def check_photos(photos: list[Photo]) -> None:
     """Raises UserError when a split is empty, or holds a class that train does not have."""
-    labels = {split: {photo.label for photo in photos if photo.split == split} for split in SPLITS}
-    for split, found in labels.items():
-        if not found:
-            raise UserError(f"The {split} split would be empty: it takes at least 2 photos of a class, better 50.")
-        if missing := class_names(found - labels["train"]):
-            examples = [str(photo.path) for photo in photos if photo.split == split and photo.label in missing]
-            raise UserError(
-                f"Classes that are in {split} but missing from train: {', '.join(missing)}\n  "
-                + "\n  ".join(examples[:10])
-            )
-    if len(labels["train"]) < 2:
-        raise UserError(f"Only one class ({', '.join(labels['train'])}): there is nothing to tell apart.")
+    check_classes([p.label for p in photos], [p.split for p in photos], [p.path for p in photos])
 
 
 # ------------------------------------------------------------------------------------------- shrinking
@@ -262,8 +187,7 @@ def check_classes(photos: list[Photo]) -> None:
 
 class Shrunk(NamedTuple):
     pixel_hash: str
-    file_hash: str
-    histogram: np.ndarray | None  # 3 x 256 counts of pixels, as built
+    histogram: np.ndarray  # 3 x 256 counts of pixels, as built
 
 
 def open_rgb(path: Path, size: int) -> Image.Image:
@@ -298,17 +222,5 @@ def shrink(photo: Photo, size: int, folder: Path) -> Shrunk | str:
     (folder / photo.target).write_bytes(encoded.getbuffer())
     return Shrunk(
         hashlib.sha256(image.tobytes()).hexdigest(),
-        hashlib.sha256(encoded.getbuffer()).hexdigest(),
         np.array(Image.open(encoded).histogram()).reshape(3, 256),
     )
-
-
-def report_duplicates(built: list[tuple[Photo, Shrunk]]) -> None:
-    """Warn of images that stand in two splits: what was learnt by heart would pass for understood."""
-    same = defaultdict(list)
-    for photo, shrunk in built:
-        same[shrunk.pixel_hash].append(photo)
-    duplicates = [group for group in same.values() if len({photo.split for photo in group}) > 1]
-    if duplicates:
-        lines = [" = ".join(f"{photo.split}: {photo.path}" for photo in group) for group in duplicates]
-        logger.warning("%d images are in two splits, pixel for pixel:\n  %s", len(duplicates), "\n  ".join(lines))

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from engine.metrics import Metric, count_correct, ratio
+from engine.metrics import Metric, count_correct, predictions, ratio
 
 from .params import Params
 
@@ -130,11 +130,6 @@ def loss_fn(outputs: Tensor, labels: Tensor) -> Tensor:
         labels: batch_size class numbers.
     """
     return F.nll_loss(outputs, labels)
-
-
-def predictions(outputs: Tensor, labels: Tensor) -> Tensor:
-    """2 x batch_size: predicted classes and labels."""
-    return torch.stack([outputs.argmax(dim=1), labels])
 
 
 # The first is the one that progress bars and tables show first.

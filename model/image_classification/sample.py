@@ -1,4 +1,4 @@
-"""A data set for those who have none at hand: drawn hands that show 0 to 5 fingers, in the layout of SIGNS."""
+"""Sample photos: drawn hands that show 0 to 5 fingers, in the layout of SIGNS."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ RAISED: list[list[tuple[int, ...]]] = [  # the ways to show each number; the fir
 LIGHT_SKIN, DARK_SKIN = np.array([241, 198, 170.0]), np.array([104, 68, 50.0])
 
 
-def draw_sample(folder: Path, seed: int) -> None:
+def write_sample(folder: Path, seed: int) -> None:
     """Draw train_signs/ and test_signs/ into `folder`, as {label}_IMG_{id}.jpg. The same seed draws the same hands."""
     for split in SIZES:
         (folder / f"{split}_signs").mkdir()

@@ -8,38 +8,31 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
-from torch.utils.data import DataLoader, Dataset
 
-from engine.batches import Batch, BatchSampler, make_loader, make_rng
+from engine.loaders import Batch, make_rng
+from engine.loaders import Dataset as BaseDataset
+from model.layers import PAD, UNK
 from utils import UserError
 
 from .formats import read_pair
-from .params import PAD, UNK, Params
+from .params import NO_TAG, Params
 
-WORD_DROPOUT = 1  # tells its random numbers from those of the order
-LONGEST_WORD = 40  # characters; of a longer one, the beginning and the end are read
+WORD_DROPOUT = 1  # part of the key of its random numbers, to have others than the order of examples
+LONGEST_WORD = 40  # characters; a longer word is read without its middle
 
 
-def fetch_dataloader(
-    splits: Sequence[str],
-    data_dir: str | Path,
-    params: Params,
-    device: torch.device | str = "cpu",
-    evaluating: bool = False,
-) -> dict[str, DataLoader[Any]]:
-    """A loader of (inputs, labels) for each of `splits`; "train" is shuffled, unless `evaluating`.
+class Dataset(BaseDataset):
+    """One split of a built data set, as numbers.
 
-    Sentences of like length share a batch. All of it is int64, in CPU memory, which the shapes depend on:
+    The inputs and labels of a batch are int64 and in CPU memory, since shapes depend on them:
 
-    - labels: batch_size x length tags, -1 behind a sentence's end;
+    - labels: batch_size x length tags, NO_TAG behind a sentence's end;
     - inputs["words"]: batch_size x length words, PAD behind a sentence's end;
     - inputs["lengths"]: batch_size numbers of words;
     - inputs["chars"], where params.char_features reads them: num_spellings x num_chars characters of each different
@@ -48,30 +41,19 @@ def fetch_dataloader(
 
     Raises:
         UserError: a split is missing or broken, or has a tag that is not in tags.txt.
-    """
-    loaders: dict[str, DataLoader[Any]] = {}
-    for split in splits:
-        train = split == "train" and not evaluating
-        dataset = TaggingDataset(Path(data_dir), split, params, drop_words=train)
-        sampler = BatchSampler(len(dataset), params.batch_size, train, params.seed, dataset.lengths.numpy())
-        pin_memory = torch.device(device).type == "cuda"
-        loaders[split] = make_loader(dataset, sampler, params.num_workers, pin_memory)
-    return loaders
-
-
-class TaggingDataset(Dataset[Any]):
-    """One split of a built data set, as numbers.
 
     Attributes:
         sentences: words of each sentence, as they are written.
         words: of all sentences one behind the other, numbers in the vocabulary; at the end PAD.
-        labels: their tags; numbers from num_tags on are those that train does not have; at the end -1.
+        labels: their tags; numbers from num_tags on are those that train does not have; at the end NO_TAG.
         spellings: their rows in `chars`; at the end 0.
         chars: num_spellings x num_chars characters of each different word, PAD behind its end.
         starts, lengths: num_sentences first words and numbers of words.
     """
 
-    def __init__(self, data_dir: Path, split: str, params: Params, drop_words: bool = False):
+    lengths: Tensor
+
+    def __init__(self, data_dir: Path, split: str, params: Params, training: bool = False):
         self.folder = data_dir / split
         data = params.data
         pairs = read_pair(data_dir / split)
@@ -91,13 +73,13 @@ class TaggingDataset(Dataset[Any]):
                 if tag not in tag_numbers:
                     raise UserError(f"{pair.place}: the tag {tag} is not in tags.txt ({', '.join(data.tags)[:200]}).")
                 labels.append(tag_numbers[tag])
-        self.spellings, self.labels = torch.tensor([*words, 0]), torch.tensor([*labels, -1])
+        self.spellings, self.labels = torch.tensor([*words, 0]), torch.tensor([*labels, NO_TAG])
         self.lengths = torch.tensor([len(pair.words) for pair in pairs])
         self.starts = self.lengths.cumsum(0) - self.lengths
         vocabulary = params.vocabulary
         numbers = torch.tensor([vocabulary.get(params.normalize(word), UNK) for word in spellings])
         self.words = torch.cat([numbers[self.spellings[:-1]], torch.tensor([PAD])])
-        self.seed, self.word_dropout = params.seed, params.word_dropout * drop_words
+        self.seed, self.word_dropout = params.seed, params.word_dropout * training
         self.epoch = -1  # of dropped_words
         self.dropped_words = self.words
         self.chars: Tensor | None = None
@@ -116,7 +98,6 @@ class TaggingDataset(Dataset[Any]):
     def __len__(self) -> int:
         return len(self.sentences)
 
-    @cached_property
     def digest(self) -> str:
         """Of all words and labels."""
         digest = hashlib.sha256(self.labels.numpy().tobytes())
@@ -125,22 +106,16 @@ class TaggingDataset(Dataset[Any]):
         return digest.hexdigest()
 
     def describe(self, indices: Sequence[int]) -> str:
-        """Where a person finds these examples."""
         return f"lines {', '.join(str(index + 1) for index in indices)} of {self.folder / 'sentences.txt'}"
 
-    def __getitem__(self, index: int) -> tuple[dict[str, Tensor], Tensor]:
-        """One sentence, as a batch of its own."""
-        return self.__getitems__(Batch(0, torch.tensor([index])))
-
     def __getitems__(self, batch: Batch) -> tuple[dict[str, Tensor], Tensor]:
-        """The sentences of a batch: see `fetch_dataloader`."""
         starts, lengths = self.starts[batch.indices].unsqueeze(1), self.lengths[batch.indices]
         steps = torch.arange(int(lengths.max()))
         at = (starts + steps).where(steps < lengths.unsqueeze(1), len(self.words) - 1)  # batch_size x length
         inputs = {"words": self.words_of_epoch(batch.epoch)[at], "lengths": lengths}
         if self.chars is not None:
             different, inputs["spellings"] = self.spellings[at].unique(return_inverse=True)
-            # Shapes that come again find kernels that were prepared for them: so rows and columns are rounded up.
+            # oneDNN prepares and keeps a kernel for every new shape. Rounding up makes few different shapes.
             different = F.pad(different, (0, -len(different) % 64))
             chars = self.chars[different]  # num_spellings x as many as the longest word of the split has
             longest = int((chars != PAD).sum(dim=1).max())
@@ -148,7 +123,7 @@ class TaggingDataset(Dataset[Any]):
         return inputs, self.labels[at]
 
     def words_of_epoch(self, epoch: int) -> Tensor:
-        """`words`, some of them taken for unknown, which is how the vector of the unknown word is trained.
+        """`words`, with some of them replaced by UNK, so that the vector of the unknown word is trained.
 
         A word is unknown everywhere in a sentence or nowhere (Gal & Ghahramani 2016, section 4.2), and rare words more
         often than frequent ones (Kiperwasser & Goldberg 2016, "Simple and accurate dependency parsing using

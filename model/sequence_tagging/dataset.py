@@ -3,28 +3,29 @@
 from __future__ import annotations
 
 import argparse
-import hashlib
 import logging
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
-from utils import UserError, save_json, write_atomically
+from engine.building import SPLITS
+from utils import UserError
 
 from .entities import OUTSIDE, TAG, find_entities, is_scheme, parse, to_iob2
-from .formats import SPLITS, Sentence, read_raw
+from .formats import Sentence, read_raw, write_lines, write_pair
 
 logger = logging.getLogger(__name__)
 
 
 def add_build_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.set_defaults(data_dir="data/kaggle", output_dir="data/ner", base="experiments/ner_bilstm_crf")
+    parser.set_defaults(data_dir="data/kaggle")
     parser.add_argument("--min_count_word", type=int, default=1, help="rarer words count as unknown (%(default)s)")
     parser.add_argument("--min_count_tag", type=int, default=1, help="rarer tags are not learnt (%(default)s)")
     parser.add_argument("--encoding", help="of the raw files (UTF-8; of a .csv that is no UTF-8, windows-1252)")
 
 
-def build(args: argparse.Namespace, folder: Path) -> None:
-    """Build the sentences of args.data_dir (or, with args.sample, made-up ones) into `folder`.
+def build(source: Path, folder: Path, args: argparse.Namespace) -> dict[str, Any]:
+    """Build the sentences of `source` into `folder`. Returns the values of DataParams.
 
     Raises:
         UserError: there is nothing to build from, a split is missing, or a file is not what it should be.
@@ -32,13 +33,7 @@ def build(args: argparse.Namespace, folder: Path) -> None:
     for flag, count in (("--min_count_word", args.min_count_word), ("--min_count_tag", args.min_count_tag)):
         if count < 1:
             raise UserError(f"{flag} {count}: expected a count of at least 1.")
-    if args.sample:
-        from .sample import write_sentences
-
-        splits = write_sentences(args.seed)
-    else:
-        splits = read_raw(Path(args.data_dir), args.encoding)
-    splits = harmonize_tags(splits)
+    splits = harmonize_tags(read_raw(source, args.encoding))
 
     words = Counter(word for sentence in splits["train"] for word in sentence.words)
     tags = Counter(tag for sentence in splits["train"] for tag in sentence.tags)
@@ -51,31 +46,20 @@ def build(args: argparse.Namespace, folder: Path) -> None:
         raise UserError("No word or no tag is as frequent as --min_count_word and --min_count_tag ask for.")
     unseen = find_unseen_tags(splits, vocabularies["tags"])
 
-    digest = hashlib.sha256()
-    files = {f"{name}.txt": entries for name, entries in vocabularies.items()}
+    for name, entries in vocabularies.items():
+        write_lines(folder / f"{name}.txt", entries)
     for split, sentences in splits.items():
-        (folder / split).mkdir()
-        files[f"{split}/sentences.txt"] = [" ".join(sentence.words) for sentence in sentences]
-        files[f"{split}/labels.txt"] = [" ".join(sentence.tags) for sentence in sentences]
-    for name, lines in files.items():
-        content = "".join(line + "\n" for line in lines).encode()
-        write_atomically(folder / name, content)
-        digest.update(f"{name}\0{len(content)}\0".encode() + content)
-    save_json(
-        {
-            "task": args.task,
-            "sizes": {split: len(sentences) for split, sentences in splits.items()},
-            **{f"num_{name}": len(entries) for name, entries in vocabularies.items()},
-            "unseen_tags": unseen,
-            "digest": digest.hexdigest(),
-        },
-        folder / "dataset_params.json",
-    )
+        write_pair(folder / split, sentences)
     report(splits, vocabularies)
+    return {
+        "sizes": {split: len(sentences) for split, sentences in splits.items()},
+        **{f"num_{name}": len(entries) for name, entries in vocabularies.items()},
+        "unseen_tags": unseen,
+    }
 
 
 def harmonize_tags(splits: dict[str, list[Sentence]]) -> dict[str, list[Sentence]]:
-    """Tags in any scheme for entities become IOB2; others, such as parts of speech, stay what they are.
+    """Convert tags in any scheme for entities to IOB2. Other tags, such as parts of speech, stay as they are.
 
     Raises:
         UserError: some tags belong to a scheme, and some to none.
@@ -103,18 +87,18 @@ def harmonize_tags(splits: dict[str, list[Sentence]]) -> dict[str, list[Sentence
 
 
 def most_frequent(counts: Counter[str], min_count: int) -> list[str]:
-    """What was counted at least `min_count` times, the most frequent first."""
+    """The entries that were counted at least `min_count` times, the most frequent first."""
     return sorted((entry for entry in counts if counts[entry] >= min_count), key=lambda entry: (-counts[entry], entry))
 
 
 def tag_vocabulary(tags: list[str]) -> list[str]:
-    """O first, and without the I-x whose B-x is too rare: no entity could begin."""
+    """The tags with O first, and without each I-x whose B-x is too rare: its entities could never begin."""
     orphans = {tag for tag in tags if parse(tag)[0] == "I" and "B" + tag[1:] not in tags}
     return sorted((tag for tag in tags if tag not in orphans), key=lambda tag: tag != OUTSIDE)
 
 
 def find_unseen_tags(splits: dict[str, list[Sentence]], tags: list[str]) -> list[str]:
-    """The tags that will never be predicted; it also says so."""
+    """The tags of all splits that will never be predicted. Each is logged with its reason."""
     places = {split: Counter(tag for sentence in splits[split] for tag in sentence.tags) for split in SPLITS}
     unseen = sorted({tag for counts in places.values() for tag in counts} - set(tags))
     for tag in unseen:

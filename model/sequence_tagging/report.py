@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import torch
-from tabulate import tabulate
 from torch.utils.data import DataLoader
 
+from engine.reports import Report as BaseReport
+from engine.reports import score_table
 from utils import write_atomically
 
 from .entities import Entity, find_entities
@@ -20,25 +20,23 @@ from .params import Params
 SHOWN_SENTENCES = 6
 
 
-class Report:
-    """Collects the outputs of one pass over a split, in the order of its loader, and writes them up."""
+class Report(BaseReport):
+    """Scores by type of entity, some tagged sentences, and predictions in CoNLL's columns."""
 
     def __init__(self, loader: DataLoader[Any], params: Params):
-        self.dataset: Any = loader.dataset
-        self.order = list(chain.from_iterable(batch.indices.tolist() for batch in loader.batch_sampler))  # type: ignore[union-attr]
+        super().__init__(loader, params)
         self.tags = [*params.data.tags, *params.data.unseen_tags]
-        self.predicted: list[list[str]] = []
 
     def add(self, outputs: Outputs) -> None:
         for numbers, length in zip(outputs.tags.tolist(), outputs.lengths.tolist(), strict=True):
-            self.predicted.append([self.tags[number] for number in numbers[:length]])
+            self.kept.append([self.tags[number] for number in numbers[:length]])
 
     def write(self, model_dir: Path, name: str) -> str:
         """Write predictions_{name}.txt: word, label and prediction of each line, an empty line after each sentence.
 
         Returns the table of scores by type, and some sentences as they were tagged.
         """
-        predictions = dict(zip(self.order, self.predicted, strict=True))
+        predictions = dict(zip(self.order.tolist(), self.kept, strict=True))
         labels = (self.tags[number] for number in self.dataset.labels.tolist())
         sentences = [
             (words, [next(labels) for _ in words], predictions[i]) for i, words in enumerate(self.dataset.sentences)
@@ -60,18 +58,12 @@ class Report:
         types = sorted(labelled.keys() | predicted.keys())
         rows = [[kind, *scores(correct[kind], predicted[kind], labelled[kind])] for kind in types]
         rows.append(["all", *scores(correct.total(), predicted.total(), labelled.total())])
-        table = tabulate(
-            rows,
-            headers=["type", "precision", "recall", "F1", "labelled", "predicted"],
-            tablefmt="github",
-            floatfmt=("", ".3f", ".3f", ".3f", ".0f", ".0f"),
-            disable_numparse=[0],
-        )
+        table = score_table(["type", "precision", "recall", "F1", "labelled", "predicted"], rows, 2)
         return "\n\n".join(["\n".join(tagged), f"All of them: {model_dir / f'predictions_{name}.txt'}", table])
 
 
 def scores(correct: int, predicted: int, labelled: int) -> list[float]:
-    """Precision, recall, F1, and the two counts they are of."""
+    """Precision, recall, F1, and the two counts that they are shares of."""
     counts = torch.tensor([correct, predicted, labelled])
     return [precision(counts), recall(counts), f1(counts), labelled, predicted]
 

@@ -1,17 +1,18 @@
-"""Sentences for those who have none at hand: a small newspaper, written by a grammar of its own.
+"""Sample sentences: a small newspaper, written by a grammar.
 
-What makes it worth learning: the same name may be a person, a place or an organization, and only its company tells
-which; half of the names in val and test are ones that train never saw, so that their form has to do; and sometimes
+It is worth learning for three reasons. The same name may be a person, a place or an organization, and only the words
+around it tell which. Half of the names in val and test do not occur in train, so only their form helps. And sometimes
 neither is enough.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 
-from .formats import Sentence
+from .formats import Sentence, write_pair
 
 SIZES = {"train": 2000, "val": 400, "test": 400}
 
@@ -104,6 +105,12 @@ class Names:
             return self.pick(DAYS)
         month = self.pick(MONTHS)
         return f"{month} {self.rng.integers(1, 29)}" if draw < 0.7 else f"{month} {self.rng.integers(1990, 2030)}"
+
+
+def write_sample(folder: Path, seed: int) -> None:
+    """Write the sentences of each split to `folder`, in the layout of CS230."""
+    for split, sentences in write_sentences(seed).items():
+        write_pair(folder / split, sentences)
 
 
 def write_sentences(seed: int) -> dict[str, list[Sentence]]:

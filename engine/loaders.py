@@ -1,0 +1,250 @@
+"""Datasets, and the order in which their examples are seen: a function of (seed, epoch) and of nothing else."""
+
+from __future__ import annotations
+
+import hashlib
+import signal
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import Dataset as TorchDataset
+
+from engine.devices import to_device
+from engine.signals import stop
+from engine.tasks import Task
+from utils import UserError
+
+
+class Batch(NamedTuple):
+    """What a Dataset's `__getitems__` is asked for. The epoch lets it augment the same way wherever it runs."""
+
+    epoch: int
+    indices: Tensor  # int64, batch_size
+
+
+class Dataset(TorchDataset[Any], ABC):
+    """One split of a built data set, which makes whole batches.
+
+    A task's `Dataset` is called with (data_dir, split, params, training). `training` says whether the network learns
+    from it, so that it may be augmented. One that lacks a method below cannot be made.
+
+    Attributes:
+        folder: where its files are, for messages.
+        kind: what an example is, as the header of a column: image, sentence, row.
+        labels: of all examples in order, for reports.
+        lengths: num_examples; where given, examples of like length share a batch, so that little of it is padding.
+    """
+
+    folder: Path
+    kind = "example"
+    labels: Any
+    lengths: Tensor | None = None
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """The number of examples."""
+
+    @abstractmethod
+    def __getitems__(self, batch: Batch) -> tuple[Any, Any]:
+        """The inputs and labels of a batch, each a tensor or a dict of tensors."""
+
+    @abstractmethod
+    def digest(self) -> str:
+        """A hash that changes when the examples change. An interrupted run goes on only with the same data."""
+
+    @abstractmethod
+    def describe(self, indices: Sequence[int]) -> str:
+        """Where a person finds these examples, for messages such as `lines 3, 7 of data/x/train.csv`."""
+
+    @property
+    def names(self) -> Sequence[str]:
+        """What a report calls each example: its number, unless a task has something better."""
+        return [str(number) for number in range(1, len(self) + 1)]
+
+    def to(self, device: torch.device) -> None:
+        """Make batches on `device` from now on. A task may do without: batches are moved there anyway."""
+
+    def __getitem__(self, index: int) -> tuple[Any, Any]:
+        """One example, as a batch of its own."""
+        return self.__getitems__(Batch(0, torch.tensor([index])))
+
+
+class ArrayDataset(Dataset):
+    """Examples that are rows of plain arrays, as `engine.building.save_arrays` wrote them.
+
+    If a table rows.csv lies beside the arrays, messages and reports name its lines.
+
+    Attributes:
+        inputs: num_examples x ..., or a dict of such.
+        labels: num_examples x ...
+    """
+
+    def __init__(self, data_dir: str | Path, split: str, params: Any, training: bool):
+        self.folder = Path(data_dir) / split
+        arrays = {path.stem: _load_array(path) for path in sorted(self.folder.glob("*.npy"))}
+        if "labels" not in arrays or {len(array) for array in arrays.values()} != {params.data.sizes.get(split)}:
+            found = ", ".join(f"{name}.npy: {len(array)}" for name, array in arrays.items()) or "no arrays"
+            raise UserError(
+                f"{self.folder}: {found}, but {params.data.sizes.get(split)} examples were built."
+                " Build the data set again with --overwrite."
+            )
+        self.labels = arrays.pop("labels")
+        self.inputs: Any = arrays["inputs"] if arrays.keys() == {"inputs"} else arrays
+        self.table = self.folder / "rows.csv"
+        if self.table.exists():
+            self.kind = "line"
+
+    @property
+    def names(self) -> Sequence[str]:
+        first = 2 if self.kind == "line" else 1  # line 1 is a header
+        return [str(number) for number in range(first, len(self) + first)]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def to(self, device: torch.device) -> None:
+        self.inputs, self.labels = to_device(self.inputs, device), to_device(self.labels, device)
+
+    def __getitems__(self, batch: Batch) -> tuple[Any, Any]:
+        indices = batch.indices.to(self.labels.device)
+        if isinstance(self.inputs, dict):
+            return {name: array[indices] for name, array in self.inputs.items()}, self.labels[indices]
+        return self.inputs[indices], self.labels[indices]
+
+    def digest(self) -> str:
+        digest = hashlib.sha256()
+        for path in sorted(self.folder.glob("*.npy")):
+            digest.update(path.read_bytes())
+        return digest.hexdigest()
+
+    def describe(self, indices: Sequence[int]) -> str:
+        numbers = ", ".join(self.names[index] for index in indices)
+        return f"lines {numbers} of {self.table}" if self.kind == "line" else f"examples {numbers} of {self.folder}"
+
+
+def _load_array(path: Path) -> Tensor:
+    try:
+        return torch.from_numpy(np.load(path, allow_pickle=False))
+    except (OSError, ValueError, TypeError) as error:
+        raise UserError(f"{path}: not an array ({error}). Build the data set again with --overwrite.") from None
+
+
+# --------------------------------------------------------------------------------------------- batches
+
+POOL = 50  # batches
+
+
+class BatchSampler(Sampler[Any]):
+    """Batches of `batch_size` indices; shuffled afresh each epoch, or in order.
+
+    A single example left over joins the batch before it, since batch normalisation cannot compute a variance from one.
+
+    Args:
+        lengths: num_examples; if given, examples of like length share a batch. When shuffling, they are sorted within
+            pools of 50 batches and the batches shuffled, so that every epoch brings other examples together; else all
+            are sorted, longest first.
+    """
+
+    def __init__(
+        self,
+        num_examples: int,
+        batch_size: int,
+        shuffle: bool = False,
+        seed: int = 0,
+        lengths: np.ndarray | None = None,
+    ):
+        self.num_examples, self.batch_size, self.shuffle, self.seed = num_examples, batch_size, shuffle, seed
+        self.lengths = lengths
+        self.epoch = self.first = 0
+
+    def set_epoch(self, epoch: int, first: int = 0) -> None:
+        """Go on to `epoch`, and there to the batch number `first`."""
+        self.epoch, self.first = epoch, first
+
+    def __len__(self) -> int:
+        full, left_over = divmod(self.num_examples, self.batch_size)
+        return max(1, full + (left_over > 1)) if self.num_examples else 0
+
+    def __iter__(self) -> Iterator[Any]:
+        rng = make_rng(self.seed, self.epoch)
+        order = rng.permutation(self.num_examples) if self.shuffle else np.arange(self.num_examples)
+        if self.lengths is not None:
+            pool = POOL * self.batch_size if self.shuffle else max(1, self.num_examples)
+            order = order[np.lexsort((-self.lengths[order], np.arange(self.num_examples) // pool))]
+        batches = np.split(order, np.arange(1, len(self)) * self.batch_size)  # the last takes what is left over
+        numbers = np.arange(len(self))
+        if self.shuffle and self.lengths is not None:
+            numbers = rng.permutation(numbers)
+        for number in numbers[self.first :]:
+            yield Batch(self.epoch, torch.from_numpy(batches[number]))
+
+
+def make_rng(*key: int) -> np.random.Generator:
+    """A generator for this key alone. SeedSequence mixes the numbers, so that neighbouring keys share nothing."""
+    return np.random.default_rng(key)
+
+
+# --------------------------------------------------------------------------------------------- loaders
+
+
+def fetch_dataloaders(
+    task: Task, splits: Iterable[str], params: Any, device: torch.device | str = "cpu", evaluating: bool = False
+) -> dict[str, DataLoader[Any]]:
+    """A loader of (inputs, labels) for each of `splits` of params.data_dir.
+
+    "train" is shuffled and augmented, unless `evaluating`. Batches are made on `device` where the data set can; where
+    worker processes make them (params.num_workers), they arrive in CPU memory.
+
+    Raises:
+        UserError: a split is missing or broken.
+    """
+    device, loaders = torch.device(device), {}
+    for split in splits:
+        training = split == "train" and not evaluating
+        dataset: Dataset = task.Dataset(Path(params.data_dir), split, params, training)
+        if not params.num_workers:
+            dataset.to(device)
+        lengths = None if dataset.lengths is None else dataset.lengths.numpy()
+        loaders[split] = DataLoader(
+            dataset,
+            batch_sampler=BatchSampler(len(dataset), params.batch_size, training, params.seed, lengths),
+            collate_fn=_identity,
+            generator=torch.Generator(),  # of its own: the loader must not draw from the one that dropout draws from
+            num_workers=params.num_workers,
+            persistent_workers=params.num_workers > 0,
+            pin_memory=params.num_workers > 0 and device.type == "cuda",
+            worker_init_fn=_leave_signals_to_the_parent,
+        )
+    return loaders
+
+
+def batches_on(device: torch.device, batches: Iterable[tuple[Any, Any]]) -> Iterator[tuple[Any, Any]]:
+    """The batches, moved to `device`. Raises Stopped between two of them if a signal has come."""
+    for inputs, labels in batches:
+        stop.check()
+        yield to_device(inputs, device), to_device(labels, device)
+
+
+def order_of(loader: DataLoader[Any]) -> Tensor:
+    """The index of each example, in the order in which the loader brings them."""
+    return torch.cat([batch.indices for batch in loader.batch_sampler])  # type: ignore[union-attr]
+
+
+def _identity(batch: Any) -> Any:
+    return batch  # `__getitems__` returns a batch already
+
+
+WORKER_GRACE = 600  # seconds that a worker goes on after SIGTERM: enough for a slow batch and a slow disk
+
+
+def _leave_signals_to_the_parent(_: int) -> None:
+    """Ctrl-C and a scheduler's SIGTERM reach workers too. They go on for a while: their process needs the batch."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(signal, "alarm"):
+        signal.signal(signal.SIGTERM, lambda *_: signal.alarm(WORKER_GRACE))  # which then ends the worker

@@ -1,0 +1,155 @@
+"""Outputs -> what a person looks at after evaluation: tables, pictures, and every single prediction."""
+
+from __future__ import annotations
+
+import csv
+import io
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from tabulate import tabulate
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from engine.loaders import order_of
+from engine.metrics import class_scores, confusion, count_errors, mae, r2, rmse
+from engine.pictures import draw_confusion_matrix
+from engine.tasks import Task
+from utils import write_atomically
+
+
+class Report(ABC):
+    """Collects the outputs of one pass over a split, and writes them up.
+
+    A task's `Report` is called with (loader, params), as these are.
+    """
+
+    def __init__(self, loader: DataLoader[Any], params: Any):
+        self.dataset: Any = loader.dataset
+        self.order = order_of(loader)
+        self.params = params
+        self.kept: list[Any] = []  # of each batch
+
+    @abstractmethod
+    def add(self, outputs: Any) -> None:
+        """Keep in `kept` what is needed of a batch."""
+
+    @abstractmethod
+    def write(self, model_dir: Path, name: str) -> str:
+        """Write predictions_{name} and pictures to `model_dir`. Returns a text to print."""
+
+    def in_order(self, batches: Sequence[Tensor]) -> Tensor:
+        """The rows of all batches, in the order of the data set, on the CPU."""
+        rows = torch.cat(list(batches)).cpu()
+        return torch.empty_like(rows).index_copy_(0, self.order, rows)
+
+
+def report_of(task: Task, loader: DataLoader[Any], params: Any) -> Report:
+    """The task's own Report; else one of numbers, of labels or of classes, as the labels of the data set are."""
+    labels = loader.dataset.labels  # type: ignore[attr-defined]
+    shared = NumberReport if labels.is_floating_point() else LabelReport if labels.ndim == 2 else ClassReport
+    return (task.optional("Report") or shared)(loader, params)
+
+
+def suffix(name: str) -> str:
+    """What a split's pictures have behind their name; nothing for those of test."""
+    return "" if name == "test" else f"_{name}"
+
+
+def write_predictions(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """A CSV file with a row for each example."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([header, *rows])
+    write_atomically(path, text.getvalue().encode(errors="surrogateescape"))
+
+
+def score_table(header: Sequence[str], rows: Sequence[Sequence[Any]], counts: int) -> str:
+    """A table of scores with three digits, whose last `counts` columns are whole numbers."""
+    digits = ["", *[".3f"] * (len(header) - 1 - counts), *[".0f"] * counts]
+    return tabulate(rows, header, tablefmt="github", floatfmt=digits, disable_numparse=[0])
+
+
+class ClassReport(Report):
+    """For networks whose outputs are batch_size x num_classes scores: logits or log-probabilities."""
+
+    def add(self, outputs: Tensor) -> None:
+        self.kept.append(outputs.float().log_softmax(dim=1).max(dim=1))
+
+    def write(self, model_dir: Path, name: str) -> str:
+        """Write predictions_{name}.csv and the confusion matrix. Returns the scores of each class."""
+        classes, labels = self.params.data.classes, self.dataset.labels.cpu()
+        self.probabilities = self.in_order([scores for scores, _ in self.kept]).exp()
+        self.predicted = self.in_order([predicted for _, predicted in self.kept])
+        columns = (labels.tolist(), self.predicted.tolist(), self.probabilities.tolist())
+        write_predictions(
+            model_dir / f"predictions_{name}.csv",
+            [self.dataset.kind, "label", "prediction", "probability"],
+            (
+                [example, classes[label], classes[predicted], f"{probability:.4f}"]
+                for example, label, predicted, probability in zip(self.dataset.names, *columns, strict=True)
+            ),
+        )
+        counts = confusion(self.predicted, labels, len(classes))
+        draw_confusion_matrix(counts.numpy(), classes, model_dir / f"confusion_matrix{suffix(name)}.png")
+        scores = [score.tolist() for score in class_scores(counts)]
+        return score_table(
+            ["class", "precision", "recall", "F1", "support"], list(zip(classes, *scores, strict=True)), 1
+        )
+
+
+class LabelReport(Report):
+    """For networks whose outputs are batch_size x num_labels logits, of labels that an example has or not."""
+
+    def add(self, outputs: Tensor) -> None:
+        self.kept.append(outputs.float().sigmoid())
+
+    def write(self, model_dir: Path, name: str) -> str:
+        """Write predictions_{name}.csv, with a probability for each label. Returns the scores of each label."""
+        names, labels = self.params.data.classes, self.dataset.labels.cpu().long()
+        probabilities = self.in_order(self.kept)
+        write_predictions(
+            model_dir / f"predictions_{name}.csv",
+            [self.dataset.kind, *names, *(f"probability of {label}" for label in names)],
+            (
+                [example, *label, *(f"{probability:.4f}" for probability in row)]
+                for example, label, row in zip(self.dataset.names, labels.tolist(), probabilities.tolist(), strict=True)
+            ),
+        )
+        rows = []
+        for i, label in enumerate(names):
+            scores = class_scores(confusion((probabilities[:, i] > 0.5).long(), labels[:, i], 2))
+            rows.append([label, *(score[1].item() for score in scores)])
+        return score_table(["label", "precision", "recall", "F1", "support"], rows, 1)
+
+
+class NumberReport(Report):
+    """For networks whose outputs are batch_size x num_targets numbers.
+
+    The targets are named, and were standardised, as `label_columns`, `label_mean` and `label_std` of DataParams say, if
+    it has these.
+    """
+
+    def add(self, outputs: Tensor) -> None:
+        self.kept.append(outputs.float())
+
+    def write(self, model_dir: Path, name: str) -> str:
+        """Write predictions_{name}.csv, labels and predictions. Returns the errors of each target."""
+        data, count = self.params.data, self.dataset.labels.shape[1]
+        targets = getattr(data, "label_columns", None) or [f"target {i + 1}" for i in range(count)]
+        mean, std = torch.tensor(getattr(data, "label_mean", 0.0)), torch.tensor(getattr(data, "label_std", 1.0))
+        numbers = torch.stack([self.in_order(self.kept), self.dataset.labels.cpu()]) * std + mean
+        predicted, labels = numbers.tolist()
+        write_predictions(
+            model_dir / f"predictions_{name}.csv",
+            [self.dataset.kind, *targets, *(f"predicted {target}" for target in targets)],
+            (
+                [example, *(f"{value:.6g}" for value in (*label, *row))]
+                for example, label, row in zip(self.dataset.names, labels, predicted, strict=True)
+            ),
+        )
+        counts = count_errors([(numbers[0], numbers[1])]).unsqueeze(2)
+        rows = [[target, *(f(counts[:, i]) for f in (mae, rmse, r2))] for i, target in enumerate(targets)]
+        return score_table(["target", "MAE", "RMSE", "R2"], rows, 0)

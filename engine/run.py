@@ -1,0 +1,267 @@
+"""A network in training: all that decides how it goes on, and so all that a checkpoint holds."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from engine.checkpoints import save_checkpoint
+from engine.devices import autocast, choose_precision, get_random_states, set_random_states
+from engine.experiments import Experiment
+from engine.loaders import batches_on
+from engine.metrics import goal_of, totals_of
+from engine.optimizers import Schedule, make_optimizer
+from engine.ranking import best_epoch
+from engine.records import Summaries, describe_epoch, gradient_norms, write_results
+from utils import Progress, UserError, logger
+
+MOST_NAMED = 100  # examples of a batch, in a message
+
+
+class Diverged(UserError):
+    """The loss, or its gradient, is not finite; exit status 3."""
+
+    exit_status = 3
+    status = "diverged"  # in run.json
+
+
+class Run:
+    """One run of an experiment. `train.py` calls its methods in the order in which they stand here.
+
+    Attributes:
+        history: an entry per finished epoch.
+        batches_done: how many batches of the next epoch are done.
+        totals, seconds: what was counted over them, and how long they took.
+    """
+
+    def __init__(
+        self,
+        experiment: Experiment,
+        net: nn.Module,
+        loaders: dict[str, DataLoader[Any]],
+        device: torch.device,
+        restore_file: str | None = None,
+    ):
+        self.task, self.params, self.model_dir, _ = experiment
+        self.net, self.loaders, self.device, self.restore_file = net, loaders, device, restore_file
+        self.loader = loaders["train"]
+        self.digests = digests_of(loaders)
+        self.precision = choose_precision(device, self.params.precision)
+        self.goal = goal_of(self.task, self.params, self.params.monitor)
+        self.optimizer = make_optimizer(net, self.params)
+        self.schedule = Schedule(self.optimizer, self.params, len(self.loader), self.goal)
+        # On a GPU, checking every loss would stall the pipeline. So losses are checked every 64 steps, and before each
+        # checkpoint. In between, a fused optimizer skips a step whose `found_inf` is 1, as for torch.amp.GradScaler.
+        self.check_every = 1 if device.type == "cpu" else 64  # steps
+        self.skips_itself = device.type == "cuda" and bool(self.optimizer.defaults.get("fused"))
+        self.unchecked: list[tuple[int, float, Tensor, Tensor]] = []  # batch, learning rate, loss, gradient norm
+        self.history: list[dict[str, Any]] = []
+        self.summaries = Summaries(self.model_dir)
+        self.saved: tuple[int, int] | None = None  # epoch and batch of the last checkpoint
+        self.saved_at = time.monotonic()
+        self.begin_epoch()
+
+    def begin_epoch(self) -> None:
+        self.batches_done, self.seconds, self.totals = 0, 0.0, totals_of(self.task, self.params)
+
+    @property
+    def epoch(self) -> int:
+        """How many epochs are finished."""
+        return len(self.history)
+
+    @property
+    def step(self) -> int:
+        """How many batches there have been in all."""
+        return self.epoch * len(self.loader) + self.batches_done
+
+    # -------------------------------------------------------------------------------- what train.py calls
+
+    def epochs(self) -> Iterator[int]:
+        """The numbers of the epochs that are left, from 1."""
+        examples, precision = len(self.loader.dataset), str(self.precision).removeprefix("torch.")  # type: ignore[arg-type]
+        logger.info("Training on %d examples, on %s in %s", examples, self.device, precision)
+        while not is_finished(self.history, self.params, self.goal):
+            yield self.epoch + 1
+
+    def batches(self) -> Iterator[tuple[Any, Any]]:
+        """(inputs, labels) of each batch of the epoch that is left, on the device.
+
+        Raises:
+            Stopped: a signal came; the run is between two batches.
+        """
+        self.loader.batch_sampler.set_epoch(self.epoch, self.batches_done)  # type: ignore[union-attr]
+        description = f"epoch {self.epoch + 1}/{self.params.num_epochs}"
+        self.progress = Progress(self.loader, description, done=self.batches_done)
+        self.started = time.perf_counter() - self.seconds
+        yield from batches_on(self.device, self.progress)
+        self.check_now()
+
+    def autocast(self) -> torch.autocast:
+        return autocast(self.device, self.precision)
+
+    def check_finite(self, loss: Tensor, gradient_norm: Tensor) -> None:
+        """Keep a loss or gradient that is not finite from the weights. Raises Diverged, naming step and examples."""
+        loss = loss.detach()
+        self.unchecked.append((self.batches_done, self.optimizer.param_groups[0]["lr"], loss, gradient_norm))
+        if len(self.unchecked) == self.check_every:
+            self.check_now()
+        if self.skips_itself:
+            self.optimizer.found_inf = 1 - torch.isfinite(loss + gradient_norm).float()  # type: ignore[attr-defined]
+
+    def after_step(self, outputs: Any, labels: Any, loss: Tensor) -> None:
+        """Count the batch; write summaries and save a checkpoint when they are due."""
+        self.totals.add(outputs, labels, loss)
+        self.batches_done += 1
+        self.seconds = time.perf_counter() - self.started
+        self.progress.show(self.totals.compute)  # at most once a second: nothing else here waits for a GPU
+        if self.step % self.params.save_summary_steps == 0 or self.batches_done == len(self.loader):
+            numbers = gradient_norms(self.net) | {"learning_rate": self.schedule.learning_rate}
+            self.summaries.write("train_summaries", numbers, self.step)
+        self.save_if_older(self.params.checkpoint_minutes)
+
+    def epoch_metrics(self) -> dict[str, float]:
+        """Loss and metrics of the epoch, each example as the network saw it at that moment."""
+        self.save_if_older(self.params.checkpoint_minutes / 10)  # what follows, validation, may take long
+        return self.totals.compute()
+
+    def end_epoch(self, trained: dict[str, float], evaluated: dict[str, float]) -> None:
+        """Enter the metrics of the epoch, save, and write all results.
+
+        Raises:
+            Diverged: the loss on val is not finite. The checkpoints are those from before the epoch.
+        """
+        params = self.params
+        if not math.isfinite(evaluated["loss"]):
+            raise Diverged(
+                f"The loss on val is {evaluated['loss']} after epoch {self.epoch + 1}, at a learning rate of up to"
+                f" {params.learning_rate:g}. Try a smaller learning_rate, warmup_epochs, or clip_grad_norm."
+            )
+        num_examples = len(self.loader.dataset)  # type: ignore[arg-type]
+        self.schedule.end_epoch(evaluated[params.monitor])
+        self.history.append(
+            {
+                "epoch": self.epoch + 1,
+                "train": trained,
+                "val": evaluated,
+                "learning_rate": self.schedule.learning_rate,
+                "seconds": round(self.seconds, 3),
+                "examples_per_second": round(num_examples / self.seconds, 1),
+            }
+        )
+        self.begin_epoch()
+        self.summaries.write("train_summaries", trained, self.step)
+        self.summaries.write("eval_summaries", evaluated, self.step)
+        best = self.best()
+        self.save(is_best=best is self.history[-1])
+        write_results(self.model_dir, self.history, best)
+        logger.info("%s", describe_epoch(self.history[-1], params.num_epochs, best is self.history[-1]))
+
+    # ------------------------------------------------------------------------------------- checkpoints
+
+    def best(self) -> dict[str, Any]:
+        """The entry of the best epoch so far."""
+        return best_epoch(self.history, self.params.monitor, self.goal)
+
+    def save_if_older(self, minutes: float) -> None:
+        """Save if the last checkpoint is older than that."""
+        if time.monotonic() - self.saved_at > 60 * minutes:
+            self.save()
+
+    def save(self, is_best: bool = False) -> None:
+        """Save a checkpoint, unless this moment has one.
+
+        Raises:
+            Diverged: a loss or gradient since the last check was not finite.
+            UserError: the disk is full.
+        """
+        self.saved_at = time.monotonic()
+        if self.saved == (self.epoch, self.batches_done):
+            return
+        self.check_now()
+        self.summaries.flush()
+        save_checkpoint(
+            {
+                "epoch": self.epoch,
+                "batch": self.batches_done,
+                "state_dict": self.net.state_dict(),
+                "optim_dict": self.optimizer.state_dict(),
+                "scheduler": self.schedule.state_dict(),
+                "random_states": get_random_states(self.device),
+                "totals": self.totals.state_dict(),
+                "seconds": self.seconds,
+                "history": self.history,
+                "best": self.best() if self.history else None,
+                "restore_file": self.restore_file,
+                "params": self.params.model_dump(),
+                "data": self.params.data.model_dump(),
+                "digests": self.digests,
+            },
+            self.model_dir,
+            is_best,
+        )
+        self.saved = (self.epoch, self.batches_done)
+
+    def resume(self, checkpoint: dict[str, Any]) -> None:
+        """Be where the run was when `checkpoint` was saved; the weights are in the network already."""
+        self.history, self.batches_done, self.seconds = (checkpoint[name] for name in ("history", "batch", "seconds"))
+        self.optimizer.load_state_dict(checkpoint["optim_dict"])
+        self.schedule.load_state_dict(checkpoint["scheduler"])
+        self.totals.load_state_dict(checkpoint["totals"], self.device)
+        set_random_states(checkpoint["random_states"], self.device)
+        self.summaries.purge_step = self.step + 1
+        self.saved = (self.epoch, self.batches_done)
+
+    @property
+    def place(self) -> str:
+        """Where the run is, in words."""
+        if not self.batches_done:
+            return f"after epoch {self.epoch}"
+        if self.batches_done == len(self.loader):
+            return f"in epoch {self.epoch + 1}, before its validation"
+        return f"in epoch {self.epoch + 1}, after batch {self.batches_done} of {len(self.loader)}"
+
+    # -------------------------------------------------------------------------------------- divergence
+
+    def check_now(self) -> None:
+        """Raise Diverged if the loss or gradient of an unchecked step was not finite."""
+        if not self.unchecked:
+            return
+        numbers = torch.stack([torch.stack([loss, norm]) for *_, loss, norm in self.unchecked]).tolist()
+        for (batch, learning_rate, *_), (loss, norm) in zip(self.unchecked, numbers, strict=True):
+            if not math.isfinite(loss + norm):
+                raise Diverged(self._describe_divergence(batch, learning_rate, loss, norm))
+        self.unchecked.clear()
+
+    def _describe_divergence(self, batch: int, learning_rate: float, loss: float, norm: float) -> str:
+        sampler: Any = self.loader.batch_sampler
+        sampler.set_epoch(self.epoch, batch)
+        indices = next(iter(sampler)).indices.tolist()
+        examples = self.loader.dataset.describe(indices[:MOST_NAMED])  # type: ignore[attr-defined]
+        if len(indices) > MOST_NAMED:
+            examples += f" and {len(indices) - MOST_NAMED} more"
+        return (
+            f"Step {self.epoch * len(self.loader) + batch + 1} (epoch {self.epoch + 1}, batch {batch + 1}): the loss is"
+            f" {loss:g} and the norm of its gradient {norm:g}, at a learning rate of {learning_rate:g}."
+            f" The saved weights are those of before.\nThe batch was {examples}.\n"
+            "If they are what they should be, try a smaller learning_rate, warmup_epochs, or clip_grad_norm:\n"
+            f"  python train.py --model_dir NEW --base {self.model_dir} --data_dir {self.params.data_dir}"
+            f" --set learning_rate={self.params.learning_rate / 10:g} clip_grad_norm=1"
+        )
+
+
+def digests_of(loaders: dict[str, DataLoader[Any]]) -> dict[str, str]:
+    """What the examples of each split hash to."""
+    return {split: loader.dataset.digest() for split, loader in loaders.items()}  # type: ignore[attr-defined]
+
+
+def is_finished(history: list[dict[str, Any]], params: Any, goal: Any) -> bool:
+    """Whether all epochs are done, or early stopping ends the run here."""
+    if not history or len(history) >= params.num_epochs:
+        return bool(history)
+    return 0 < params.early_stopping_patience <= len(history) - best_epoch(history, params.monitor, goal)["epoch"]

@@ -1,0 +1,259 @@
+"""How a run starts: new, from the weights of another, resumed where it stopped, or not at all since it is finished."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import nn
+from torch.utils.data import DataLoader
+
+from engine.checkpoints import fetch_checkpoint, list_checkpoints, load_newest, mend, restore_weights
+from engine.devices import choose_device, to_device
+from engine.experiments import Experiment, check_same_data, read_run
+from engine.loaders import fetch_dataloaders
+from engine.locks import LOCK, LOCK_HOLDER, locked
+from engine.metrics import goal_of
+from engine.params import WITHOUT_EFFECT, TrainingParams, differences
+from engine.pictures import draw_curves
+from engine.ranking import Goal, best_epoch
+from engine.records import describe_run, keep_previous, recorded, write_results
+from engine.run import Run, digests_of, is_finished
+from engine.signals import Stopped, stop
+from engine.summary import summarize
+from utils import UserError, check_writable, logger, save_json, set_logger
+
+# parameters that may change between an interrupted run and its continuation
+MAY_CHANGE = WITHOUT_EFFECT | {"num_epochs", "early_stopping_patience"}
+
+
+class Start(NamedTuple):
+    """How a run starts, and the checkpoint that it starts from."""
+
+    kind: Literal["new", "from weights", "resumed", "finished"]
+    restore_file: str | None = None  # that a run "from weights", or its continuation, began with
+    checkpoint: dict[str, Any] | None = None
+
+
+class Finished:
+    """Takes the place of a Run that has no epochs left."""
+
+    def epochs(self) -> Iterator[int]:
+        return iter(())
+
+
+@contextlib.contextmanager
+def open_run(
+    experiment: Experiment, device: str = "auto", restore_file: str | None = None, restart: bool = False
+) -> Iterator[Any]:
+    """The run of an experiment, started or resumed, for the block to train.
+
+    What could be wrong with it is found before anything in the folder changes.
+    A signal in the block saves a checkpoint; the end of the block writes what a finished run leaves.
+
+    Args:
+        restore_file: begin a new run from these weights: `best`, `last`, or a path. An unfinished run that began from
+            the same file is resumed instead: whoever repeats a command that was killed means that.
+        restart: begin a new run in any case. What is there moves to previous/.
+
+    Yields:
+        A Run, or a Finished.
+
+    Raises:
+        UserError: the run cannot start; parameters, data, weights or folder say why.
+        Busy: another run is going on in the folder.
+    """
+    task, params, model_dir, new_file = experiment
+    where, goal = choose_device(device), goal_of(task, params, params.monitor)
+    is_new_folder = not model_dir.exists()
+    check_writable(model_dir)
+    with locked(model_dir), _left_as_found(model_dir, is_new_folder):
+        start = choose_start(experiment, goal, restore_file, restart)
+        before, now = read_run(model_dir), describe_run(params, goal, where, start.restore_file)
+        if start.checkpoint and start.kind in ("resumed", "finished"):
+            _mend(model_dir, start, goal, params)
+        if start.kind == "finished":
+            _say_finished(experiment, goal, start.checkpoint, before, now)
+            yield Finished()
+            return
+        net, loaders = _prepare(experiment, start, where)
+        if start.kind != "resumed":
+            keep_previous(model_dir)  # only now, when whatever could be wrong with the new run would have been found
+            if new_file:
+                save_json(new_file, model_dir / "params.json")
+            set_logger(model_dir / "train.log")
+        with recorded(model_dir, now), stop.deferred():
+            run = Run(experiment, net, loaders, where, start.restore_file)
+            if start.kind == "resumed":
+                _resume(run, start.checkpoint or {}, before, now)
+            else:
+                if start.kind == "from weights":
+                    run.save()  # at once: `restore_file` may be in previous/ now
+                logger.info("%s", _summary_of(net, loaders, where))
+            del start  # the checkpoint, which the run has taken over, would fill memory as long as the run lasts
+            try:
+                yield run
+            except Stopped:
+                run.save()
+                logger.info("Saved %s. To go on: python train.py --model_dir %s", run.place, model_dir)
+                raise
+            run.summaries.close()
+            _finish(model_dir, run.history, run.best(), params)
+
+
+@contextlib.contextmanager
+def _left_as_found(model_dir: Path, is_new_folder: bool) -> Iterator[None]:
+    """If a new experiment cannot start, leave no trace of it: the next try may be a different one."""
+    try:
+        yield
+    except UserError:
+        if not (model_dir / "params.json").exists():
+            for name in (LOCK_HOLDER, LOCK):
+                (model_dir / name).unlink(missing_ok=True)
+            if is_new_folder:
+                with contextlib.suppress(OSError):  # somebody has put something there meanwhile
+                    model_dir.rmdir()
+        raise
+
+
+# ------------------------------------------------------------------------------------ choosing a start
+
+
+def choose_start(experiment: Experiment, goal: Goal, restore_file: str | None, restart: bool) -> Start:
+    """How the run starts; see `open_run`.
+
+    Raises:
+        UserError: there is nothing to restore, or the interrupted run had other parameters or data.
+    """
+    _, params, model_dir, _ = experiment
+    checkpoint = None if restart else load_newest(model_dir)
+    is_over = read_run(model_dir).get("status") == "finished"
+    if restore_file and (checkpoint is None or checkpoint["restore_file"] != restore_file or is_over):
+        place = model_dir
+        if restore_file in ("best", "last") and not list_checkpoints(model_dir / f"{restore_file}_weights"):
+            place = max((model_dir / "previous").glob("*"), default=model_dir)  # killed when they had just been moved
+        weights = fetch_checkpoint(place, restore_file)
+        check_same_data(weights, params.data)
+        return Start("from weights", restore_file, weights)
+    if checkpoint is None:
+        return Start("new")
+    check_same_data(checkpoint, params.data)
+    _check_same_run(model_dir, params, checkpoint)
+    kind: Any = "finished" if is_finished(checkpoint["history"], params, goal) else "resumed"
+    return Start(kind, checkpoint["restore_file"], checkpoint)
+
+
+def _check_same_run(model_dir: Path, params: TrainingParams, checkpoint: dict[str, Any]) -> None:
+    """Raises UserError that lists how parameters or data differ from those that the run in `checkpoint` began with."""
+    before, now = checkpoint["params"], params.model_dump()
+    frozen = now.keys() - MAY_CHANGE
+    if now["num_epochs"] < checkpoint["epoch"] or is_stretched(params):
+        frozen |= {"num_epochs"}
+    changes = differences({name: before.get(name) for name in frozen}, {name: now[name] for name in frozen})
+    changed = list(changes.values())
+    if checkpoint["data"]["digest"] != params.data.digest:
+        changed.append(f"data: {before['data_dir']} then, {params.data_dir} now, and not the same (by their digests)")
+    if is_stretched(params) and "num_epochs" in changes:
+        changed.append(f"({params.scheduler} stretches the learning rate over all epochs, so their number is fixed)")
+    if changed:
+        raise UserError(
+            "\n  ".join([f"{checkpoint['path']}: the run here began with other parameters or data", *changed])
+            + f"\nChange them back to go on with it, or {_how_else(model_dir, params, checkpoint)}"
+        )
+
+
+def _check_same_files(experiment: Experiment, checkpoint: dict[str, Any], loaders: dict[str, DataLoader[Any]]) -> None:
+    """Raises UserError when the files of the data set were edited after they were built."""
+    for split, digest in digests_of(loaders).items():
+        if checkpoint["digests"][split] != digest:
+            folder = loaders[split].dataset.folder  # type: ignore[attr-defined]
+            raise UserError(
+                f"{folder}: changed since the run here began, after it was built."
+                f"\nPut it back, or {_how_else(experiment.model_dir, experiment.params, checkpoint)}"
+            )
+
+
+def _how_else(model_dir: Path, params: TrainingParams, checkpoint: dict[str, Any]) -> str:
+    """What to do with a run that cannot go on."""
+    return (
+        "start again with --restart (which keeps the old run in previous/),\n"
+        "or start a new experiment from its weights, if they are for the same network:\n"
+        f"  python train.py --model_dir NEW --base {model_dir} --data_dir {params.data_dir}"
+        f" --restore_file {checkpoint['path']}"
+    )
+
+
+def is_stretched(params: TrainingParams) -> bool:
+    """Whether the schedule is stretched over all epochs from the first on."""
+    return params.scheduler in ("cosine", "onecycle")
+
+
+# -------------------------------------------------------------------------------------------- starting
+
+
+def _prepare(
+    experiment: Experiment, start: Start, device: torch.device
+) -> tuple[nn.Module, dict[str, DataLoader[Any]]]:
+    """The network with the weights that it starts from, and the loaders. Raises UserError if anything does not fit."""
+    task, params, *_ = experiment
+    torch.manual_seed(params.seed)
+    loaders = fetch_dataloaders(task, ["train", "val"], params, device)
+    net = task.Net(params).to(device)
+    if start.checkpoint:
+        restore_weights(net, start.checkpoint)
+    elif hasattr(net, "load_pretrained"):
+        net.load_pretrained()
+    if start.checkpoint and start.kind == "resumed":
+        _check_same_files(experiment, start.checkpoint, loaders)
+    return net, loaders
+
+
+def _mend(model_dir: Path, start: Start, goal: Goal, params: TrainingParams) -> None:
+    """Mend what is damaged in the checkpoints of a run, and say so in its log if it goes on."""
+    if start.kind == "resumed":
+        set_logger(model_dir / "train.log")
+    checkpoint = start.checkpoint or {}
+    history = checkpoint["history"]
+    mend(model_dir, checkpoint, best_epoch(history, params.monitor, goal)["epoch"] if history else 0)
+
+
+def _resume(run: Run, checkpoint: dict[str, Any], before: dict[str, Any], now: dict[str, Any]) -> None:
+    """Go on where `checkpoint` was saved; say what lets sums be rounded differently from now on."""
+    names = [name for name in ("device", "precision", "threads", "versions") if name in before]
+    for change in differences({name: before[name] for name in names}, {name: now[name] for name in names}).values():
+        logger.warning("%s. So the run may end differently, by rounding.", change)
+    run.resume(checkpoint)
+    logger.info("Going on %s (%s).", run.place, checkpoint["path"])
+
+
+def _summary_of(net: nn.Module, loaders: dict[str, DataLoader[Any]], device: torch.device) -> str:
+    loader: Any = loaders["val"]
+    inputs, _ = loader.dataset.__getitems__(next(iter(loader.batch_sampler)))
+    return summarize(net, to_device(inputs, device))
+
+
+def _finish(model_dir: Path, history: list[dict[str, Any]], best: dict[str, Any], params: TrainingParams) -> None:
+    draw_curves(history, best["epoch"], model_dir / "curves.png")
+    logger.info("Best: %s %.4f on val, after epoch %d", params.monitor, best["val"][params.monitor], best["epoch"])
+    logger.info("On test: python evaluate.py --model_dir %s", model_dir)
+
+
+def _say_finished(
+    experiment: Experiment, goal: Goal, checkpoint: Any, before: dict[str, Any], now: dict[str, Any]
+) -> None:
+    """Say what can be done with a finished run; write its results if it was stopped after its last epoch."""
+    _, params, model_dir, _ = experiment
+    history = checkpoint["history"]
+    if before.get("status") != "finished":
+        best = best_epoch(history, params.monitor, goal)
+        with recorded(model_dir, now):
+            write_results(model_dir, history, best)
+            _finish(model_dir, history, best, params)
+    more = "--restore_file last, since its schedule has ended" if is_stretched(params) else "raise num_epochs"
+    logger.info(
+        "%s: finished, %d epochs on %s. To start again: --restart. To train on: %s.",
+        *(model_dir, len(history), params.data_dir, more),
+    )

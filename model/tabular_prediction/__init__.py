@@ -1,0 +1,1 @@
+"""Predict a class, labels or numbers from the row of a table."""
