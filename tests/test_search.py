@@ -58,6 +58,7 @@ def driver_is_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """All searches of this process share one server. It has read how many cores a run has, so that is one number."""
     monkeypatch.setenv("OMP_NUM_THREADS", str(CORES))
     monkeypatch.setattr(search_driver, "ASK_EVERY", 0.5)
+    monkeypatch.setattr(search_driver, "LOOK_EVERY", 0.05)  # these runs have short epochs
 
 
 def search(parent_dir: Path, *flags: Any) -> Result:
@@ -72,6 +73,23 @@ def start_search(parent_dir: Path, *flags: Any) -> subprocess.Popen[str]:
     return subprocess.Popen(
         list(map(str, words)), cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
+
+
+def interrupted_search(parent_dir: Path, is_time: Callable[[], bool]) -> Result:
+    """A search whose driver, this process, gets SIGTERM when it is time."""
+
+    def stop() -> None:
+        wait_until(is_time)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    before = signal.signal(signal.SIGTERM, lambda *_: None)  # if the search is over by then
+    thread = threading.Thread(target=stop)
+    thread.start()
+    try:
+        return search(parent_dir)
+    finally:
+        thread.join()
+        signal.signal(signal.SIGTERM, before)
 
 
 def trials(parent_dir: Path) -> list[optuna.trial.FrozenTrial]:
@@ -198,7 +216,7 @@ def test_a_signal_to_driver_and_runs_together(parent: Parent) -> None:
 
     The runs are in the middle of slow batches, and are told to stop by the cluster, by the driver, and by its end.
     """
-    folder = parent({"num_epochs": 400, "num_channels": 192}, method="grid", space={"learning_rate": [1e-3, 1e-2]})
+    folder = parent({"num_epochs": 400, "num_channels": 128}, method="grid", space={"learning_rate": [1e-3, 1e-2]})
     process = start_search(folder, "--no_prune")
     folders = [folder / "learning_rate_0.001", folder / "learning_rate_0.01"]
     wait_until(lambda: all((f / "history.jsonl").exists() for f in folders))
@@ -209,6 +227,7 @@ def test_a_signal_to_driver_and_runs_together(parent: Parent) -> None:
     assert process.returncode == 143
     wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in runs))
     assert [read_json(f / "run.json")["status"] for f in folders] == ["interrupted"] * 2
+    assert [read_json(f / "run.json")["threads"] for f in folders] == [CORES] * 2  # the runs share the cores
     assert states(folder) == ["RUNNING"] * 2
 
 
@@ -237,7 +256,7 @@ def test_the_same_setting_twice_at_a_time(parent: Parent) -> None:
 
 def test_a_pruned_setting_is_not_trained_on_when_it_comes_again(parent: Parent) -> None:
     space = {"learning_rate": [1e-2, 1e-12]}
-    folder = parent({"num_epochs": 9, "num_channels": 96}, method="random", num_trials=12, space=space, seed=3)
+    folder = parent({"num_epochs": 9, "num_channels": 32}, method="random", num_trials=12, space=space, seed=3)
     result = search(folder, "--jobs", 1)
     assert result.status == 0, result.err
     of_one = {(trial.params["learning_rate"], trial.state.name) for trial in trials(folder)}
@@ -262,12 +281,9 @@ def test_a_finished_run_stays_finished(parent: Parent) -> None:
 def test_what_has_no_effect_may_change(parent: Parent) -> None:
     """A run that was interrupted goes on with the new value."""
     space = {"learning_rate": [1e-3]}
-    folder = parent({"num_epochs": 60}, method="grid", space=space)
-    process = start_search(folder)
-    wait_until(lambda: (folder / "learning_rate_0.001" / "history.jsonl").exists())
-    process.send_signal(signal.SIGTERM)
-    assert process.wait() == 143
-    parent({"num_epochs": 60, "save_summary_steps": 7}, method="grid", space=space)
+    folder = parent({"num_epochs": 40}, method="grid", space=space)
+    assert interrupted_search(folder, (folder / "learning_rate_0.001" / "history.jsonl").exists).status == 143
+    parent({"num_epochs": 40, "save_summary_steps": 7}, method="grid", space=space)
     result = search(folder)
     assert result.status == 0, result.err
     assert states(folder) == ["COMPLETE"]
@@ -358,7 +374,7 @@ def test_bad_trials_are_pruned(parent: Parent) -> None:
 
 def test_a_search_may_say_that_nothing_is_pruned(parent: Parent) -> None:
     space = {"learning_rate": [1e-2, 1e-12, 1e-11]}
-    folder = parent({"num_epochs": 9, "num_channels": 64}, method="grid", space=space, prune=False)
+    folder = parent({"num_epochs": 9}, method="grid", space=space, prune=False)
     assert search(folder, "--jobs", 1).status == 0
     assert states(folder) == ["COMPLETE"] * 3
 
@@ -412,6 +428,31 @@ def test_a_parameter_that_is_a_list(lists: Parent, method: str) -> None:
     again = search_study.open_study(read, url, search_study.STUDY, prune=False)
     assert again.ask() is None
     assert search_study.best_of(read, again.trials()) is not None
+
+
+def test_hidden_layers_are_searched(tmp_path: Path) -> None:
+    """From the command line to the table, the picture and the page."""
+    data, folder = tmp_path / "table", tmp_path / "search"
+    built = run("build_dataset", "--task", "tabular_prediction", "--sample", "--output_dir", data)
+    assert built.status == 0, built.err
+    folder.mkdir()
+    params = {"task": "tabular_prediction", "data_dir": str(data), "num_epochs": 1, "monitor": "accuracy"}
+    (folder / "params.json").write_text(json.dumps(params))
+    result = search(folder, "--set", "hidden_dims=[],[4],[4,4]")
+    assert result.status == 0, result.err
+    names = {"hidden_dims_none": [], "hidden_dims_4": [4], "hidden_dims_4x4": [4, 4]}
+    for name, dims in names.items():
+        assert read_json(folder / name / "run.json")["params"]["hidden_dims"] == dims
+        assert f"| {name} " in result.out
+    assert "| [4, 4] " in result.out
+    assert read_json(folder / "best" / "params.json")["hidden_dims"] in names.values()
+    page = run("synthesize_results", "--parent_dir", folder, "--plot", "--html", folder / "report.html")
+    assert page.status == 0, page.err
+    assert "[4, 4]" in (folder / "report.html").read_text()
+    assert (folder / "results.png").is_file()
+    again = search(folder, "--set", "hidden_dims=[],[4],[4,4]")
+    assert again.status == 0, again.err
+    assert states(folder) == ["COMPLETE"] * 3
 
 
 def test_lists_on_the_command_line(lists: Parent) -> None:
@@ -540,7 +581,7 @@ def test_a_killed_driver_leaves_no_orphans_and_loses_nothing(parent: Parent, tmp
 def test_never_more_at_once_than_asked(parent: Parent) -> None:
     """Also while the runs of a driver that was killed are still saving."""
     rates = [1e-3, 2e-3, 3e-3, 4e-3, 5e-3]
-    folder = parent({"num_epochs": 60}, method="grid", space={"learning_rate": rates})
+    folder = parent({"num_epochs": 30}, method="grid", space={"learning_rate": rates})
     most = 0
     for is_killed in (True, True, False):
         process = start_search(folder, "--no_prune")
@@ -582,9 +623,25 @@ def test_runs_of_a_driver_that_was_killed_are_waited_for(parent: Parent) -> None
     assert states(folder) == ["COMPLETE"] * 2
 
 
+def test_a_seed_that_is_done_is_not_trained_again(parent: Parent) -> None:
+    """The driver was killed after the first of two."""
+    folder = parent({"num_epochs": 1, "seed": 7}, method="grid", space={"learning_rate": [1e-3]}, seeds=2)
+    read = search_space.read_search(folder)
+    assert search_study.open_study(read, search_study.study_url(folder), search_study.STUDY, prune=False).ask()
+    first, second = (folder / f"learning_rate_0.001-seed_{seed}" for seed in (7, 8))
+    train_ok(first, "--base", folder, "--set", "learning_rate=1e-3", "seed=7")
+    before = sorted((path, path.stat().st_mtime_ns) for path in first.rglob("*.pt"))
+    result = search(folder)
+    assert result.status == 0, result.err
+    assert sorted((path, path.stat().st_mtime_ns) for path in first.rglob("*.pt")) == before
+    values = [read_json(path / "metrics_eval_best_weights.json")["accuracy"] for path in (first, second)]
+    assert trials(folder)[0].value == pytest.approx(sum(values) / 2)
+
+
+@pytest.mark.slow
 def test_seeds_go_on_where_they_were(parent: Parent) -> None:
     """Seeds that are done are not trained again."""
-    folder = parent({"num_epochs": 30, "seed": 7}, method="grid", space={"learning_rate": [1e-3]}, seeds=3)
+    folder = parent({"num_epochs": 25, "seed": 7}, method="grid", space={"learning_rate": [1e-3]}, seeds=3)
     second = folder / "learning_rate_0.001-seed_8"
     process = start_search(folder)
     wait_until(lambda: (second / "history.jsonl").exists())
@@ -894,7 +951,7 @@ def test_the_database_of_an_open_study_goes_away(parent: Parent, postgres: str) 
 @pytest.mark.slow
 def test_the_database_goes_away(parent: Parent, postgres: str, tmp_path: Path) -> None:
     """The runs save and stop, and go on once it is back."""
-    folder = parent({"num_epochs": 400}, method="grid", space={"learning_rate": [1e-3]})
+    folder = parent({"num_epochs": 80}, method="grid", space={"learning_rate": [1e-3]})
     process = start_search(folder, "--storage", postgres, "--no_prune")
     wait_until(lambda: (folder / "learning_rate_0.001" / "history.jsonl").exists())
     kill_server(postgres)
@@ -933,9 +990,11 @@ def test_drivers_that_ask_at_the_same_time_draw_different_settings(parent: Paren
 def test_two_drivers_on_one_disk_choose_the_same_setting(parent: Parent, postgres: str) -> None:
     """It is trained once, by one of them, and the other takes its result."""
     folder = parent({"num_epochs": 9}, method="random", num_trials=8, space={"optimizer": ["adam", "sgd"]})
-    drivers = [start_search(folder, "--storage", postgres, "--no_prune") for _ in range(2)]
-    outputs = [driver.communicate(timeout=280) for driver in drivers]
-    assert [driver.returncode for driver in drivers] == [0, 0], outputs
+    other = start_search(folder, "--storage", postgres, "--no_prune")
+    wait_until(lambda: any(folder.glob("*/.lock.json")))
+    result = search(folder, "--storage", postgres, "--no_prune")
+    outputs = [*other.communicate(timeout=280), result.out, result.err]
+    assert (result.status, other.returncode) == (0, 0), outputs
     found = optuna.load_study(study_name="search", storage=postgres.replace("postgresql", "postgresql+psycopg")).trials
     assert {trial.state.name for trial in found if not search_study.is_lost(trial)} == {"COMPLETE"}, outputs
     assert len({(trial.params["optimizer"], trial.value) for trial in found if trial.value is not None}) == 2
