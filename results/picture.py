@@ -17,9 +17,9 @@ from results.experiments import Result, best_first, by_task
 from results.table import different_params
 from utils import UserError
 
-FEWEST_TRIALS = 8  # that say something of a parameter's importance
+FEWEST_TRIALS = 8  # with fewer, nothing can be said of a parameter's importance
 NOT_SHOWN = ("seed", "data_dir", "monitor")
-FINISHED: dict[bool, dict[str, Any]] = {  # how experiments look that were trained to the end, or not
+FINISHED: dict[bool, dict[str, Any]] = {  # how the points of experiments look: trained to the end, or not
     True: {"s": 18, "color": "grey", "label": "finished"},
     False: {"s": 16, "facecolors": "none", "edgecolors": "grey", "label": "pruned, or not finished"},
 }
@@ -84,7 +84,7 @@ def plot_importance(axis: Any, importance: Mapping[str, float], label: str) -> N
 
 
 def plot_values(axis: Any, name: str, values: Sequence[Any], results: Sequence[Result], is_log: bool) -> None:
-    """The metric against one parameter, a point for each result; parameters that are no numbers by their words."""
+    """The metric against one parameter, a point for each result. Values that are not numbers are categories."""
     metric = results[0].monitor
     known = [
         (x, result.metrics[metric], result.status == "finished")
@@ -114,12 +114,12 @@ def are_apart(values: Sequence[float], is_log: bool) -> bool:
 
 
 def searched_params(results: Sequence[Result]) -> dict[str, list[Any]]:
-    """The values of each parameter that is not the same in all results, seeds and folders aside."""
+    """The values of each parameter that is not the same in all results, apart from NOT_SHOWN."""
     return {name: values for name, values in different_params(list(results)).items() if name not in NOT_SHOWN}
 
 
 def is_log(name: str, values: Sequence[Any], parent_dir: Path) -> bool:
-    """Whether the search was logarithmic in this parameter; for a list of choices, whether they span a factor of 30."""
+    """Whether search.json says that this parameter is logarithmic; or else, whether its values span a factor of 30."""
     with contextlib.suppress(OSError, ValueError, KeyError, AttributeError):
         return bool(json.loads((parent_dir / "search.json").read_text())["space"][name].get("log", False))
     numbers = [value for value in values if isinstance(value, int | float) and not isinstance(value, bool)]
