@@ -222,7 +222,7 @@ def read_space(
     """The values of each searched parameter, and what is wrong with the entries of others, with their lines."""
     space: dict[str, BaseDistribution] = {}
     problems = []
-    # A value may need another one: warmup_epochs must be below num_epochs. So each is checked with the ends of the others.
+    # A value may need another one: warmup_epochs must be below num_epochs. So the others take their ends too.
     ends = itertools.product(*map(ends_of, asked.space.values()))
     others = [
         base.values,

@@ -199,7 +199,7 @@ def open_study(search: Search, url: str, name: str, prune: bool) -> SearchStudy:
     except Exception as error:  # SQLAlchemy's, a driver's, or that there is no driver
         raise cannot_be_reached(url, error) from None
     check_same_search(search, study)
-    # Li et al. 2020, "A system for massively parallel hyperparameter tuning"; but a trial that was stopped stays stopped
+    # Li et al. 2020, "A system for massively parallel hyperparameter tuning". Pruned trials stay pruned.
     halving = optuna.pruners.SuccessiveHalvingPruner(search.first_rung, REDUCTION_FACTOR)
     study.pruner = halving if prune else optuna.pruners.NopPruner()
     return SearchStudy(search, study, storage, is_shared=not is_file(url))

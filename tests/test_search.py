@@ -176,7 +176,7 @@ def test_ranges(parent: Parent, method: str) -> None:
 
 
 def test_values_are_those_that_are_written(parent: Parent) -> None:
-    """Three digits are for continuous ranges alone."""
+    """Only values of continuous ranges are rounded to three digits."""
     space = {"momentum": [0.9995, 0.99951], "learning_rate": {"min": 0.1, "max": 0.1003, "step": 0.0001}}
     folder = parent({"num_epochs": 1, "optimizer": "sgd"}, method="grid", space=space)
     checked = search_space.read_search(folder)
@@ -193,7 +193,7 @@ def test_values_are_those_that_are_written(parent: Parent) -> None:
 
 
 def test_a_driver_on_another_host_left_a_trial(parent: Parent) -> None:
-    """Killed while it asked, in a container whose name is another now: the lock says that it lives no more."""
+    """It was killed while it asked, and its container has another name now. The lock is free, so it is dead."""
     folder = parent({"num_epochs": 1}, method="grid", space={"learning_rate": [1e-3, 1e-2]})
     checked = search_space.read_search(folder)
     study = search_study.open_study(checked, f"sqlite:///{folder / 'study.db'}", search_study.STUDY, prune=False)
@@ -212,7 +212,7 @@ def test_other_parameters_are_another_study(parent: Parent) -> None:
 
 
 def test_a_signal_to_driver_and_runs_together(parent: Parent) -> None:
-    """As from a cluster that takes its machine back: nothing of that is a failure, and all is saved.
+    """A cluster takes its machine back and signals all processes. No trial fails, and all runs are saved.
 
     The runs are in the middle of slow batches, and are told to stop by the cluster, by the driver, and by its end.
     """
@@ -232,7 +232,7 @@ def test_a_signal_to_driver_and_runs_together(parent: Parent) -> None:
 
 
 def test_the_best_of_another_machine(parent: Parent) -> None:
-    """Its folder is not here, its setting is in the study."""
+    """Its folder is on that machine. Its setting is in the study."""
     folder = parent({"num_epochs": 1}, method="grid", space={"learning_rate": [1e-3, 1e-2]})
     assert search(folder).status == 0
     for name in ("learning_rate_0.001", "learning_rate_0.01", "best"):
@@ -244,7 +244,7 @@ def test_the_best_of_another_machine(parent: Parent) -> None:
 
 
 def test_the_same_setting_twice_at_a_time(parent: Parent) -> None:
-    """There are fewer settings than trials, so some are chosen again, while they run or later: none fails."""
+    """There are fewer settings than trials, so some are chosen again, while they run or later. No trial fails."""
     folder = parent({"num_epochs": 1}, method="random", num_trials=6, space={"optimizer": ["adam", "sgd"]})
     result = search(folder)
     assert result.status == 0, result.err
@@ -268,7 +268,7 @@ def test_a_pruned_setting_is_not_trained_on_when_it_comes_again(parent: Parent) 
 
 
 def test_a_finished_run_stays_finished(parent: Parent) -> None:
-    """Also where a new study, with other competitors, would have pruned it."""
+    """A new study, in which it has other competitors, does not prune it."""
     folder = parent({"num_epochs": 9}, method="grid", space={"learning_rate": [1e-2, 1e-12, 1e-11]})
     assert search(folder, "--jobs", 1, "--no_prune").status == 0
     (folder / "study.db").unlink()
@@ -322,7 +322,7 @@ def test_what_was_to_be_pruned_is_not_judged_again(parent: Parent) -> None:
 
 
 def test_equals_are_ordered_as_in_the_table(parent: Parent) -> None:
-    """By their loss, which the study is told."""
+    """The study knows the loss of each trial, and of equal trials the one of lower loss is better."""
     folder = parent({"num_epochs": 6}, method="grid", space={"learning_rate": [1e-4, 3e-4, 1e-3]})
     assert search(folder, "--no_prune").status == 0
     found = trials(folder)
@@ -337,7 +337,7 @@ def test_equals_are_ordered_as_in_the_table(parent: Parent) -> None:
 
 
 def test_seeds(parent: Parent) -> None:
-    """Their mean is what a setting is worth."""
+    """The value of a setting is the mean of its seeds."""
     folder = parent({"num_epochs": 1}, method="grid", seeds=2, space={"learning_rate": [1e-3, 1e-2]})
     assert search(folder).status == 0
     for trial in trials(folder):
@@ -359,7 +359,7 @@ def test_another_metric(parent: Parent) -> None:
 
 
 def test_bad_trials_are_pruned(parent: Parent) -> None:
-    """By the same stop that a signal gives: each keeps its checkpoint."""
+    """A run is pruned by the signal that also interrupts it, so it keeps its checkpoint."""
     rates = [1e-2, 1e-12, 1e-11, 1e-10, 1e-9, 1e-8]
     folder = parent({"num_epochs": 9}, method="grid", space={"learning_rate": rates})
     assert search(folder, "--jobs", 1).status == 0
@@ -579,7 +579,7 @@ def test_a_killed_driver_leaves_no_orphans_and_loses_nothing(parent: Parent, tmp
 
 @pytest.mark.slow
 def test_never_more_at_once_than_asked(parent: Parent) -> None:
-    """Also while the runs of a driver that was killed are still saving."""
+    """The runs of a driver that was killed may still be saving. They count."""
     rates = [1e-3, 2e-3, 3e-3, 4e-3, 5e-3]
     folder = parent({"num_epochs": 30}, method="grid", space={"learning_rate": rates})
     most = 0
@@ -662,7 +662,7 @@ def test_seeds_go_on_where_they_were(parent: Parent) -> None:
 
 
 def test_the_process_that_starts_runs_is_killed(parent: Parent) -> None:
-    """Nothing is recorded of trials whose end nobody saw; they go on."""
+    """Nobody saw how its runs ended, so nothing is recorded, and they can go on."""
     folder = parent({"num_epochs": 400}, method="grid", space={"learning_rate": [1e-3, 1e-2]})
     process = start_search(folder)
     folders = [folder / "learning_rate_0.001", folder / "learning_rate_0.01"]
@@ -702,7 +702,7 @@ def test_the_first_rung_is_within_the_shortest_run(parent: Parent, searched: Any
 
 
 def test_each_run_has_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """`nvidia-smi` is a script here; which of them a run sees is set before it imports torch's CUDA."""
+    """`nvidia-smi` is a script here. The GPU that a run sees is set before CUDA starts."""
     script = tmp_path / "nvidia-smi"
     script.write_text("#!/bin/sh\nprintf '0\\n1\\n2\\n'\n")
     script.chmod(0o755)
@@ -834,7 +834,7 @@ def test_a_damaged_study(parent: Parent) -> None:
 
 @pytest.mark.parametrize("name", ["what?", "{now}", "100%20", "a b #1"])
 def test_odd_names(parent: Parent, tmp_path: Path, name: str) -> None:
-    """What means something in a URL means nothing in a folder's name."""
+    """Letters that mean something in a URL mean nothing in the name of a folder."""
     folder = parent({"num_epochs": 1}, method="grid", space={"learning_rate": [1e-3]}).rename(tmp_path / name)
     before = set(tmp_path.iterdir())
     result = search(folder)
@@ -904,7 +904,7 @@ def test_two_drivers_share_a_study(parent: Parent, postgres: str) -> None:
 
 
 def test_a_driver_that_draws_one_too_many(parent: Parent, postgres: str) -> None:
-    """Two drivers may both see that one trial is left. The later one takes its own back."""
+    """Two drivers may both see that one trial is left. The later one gives its own up."""
     folder = parent({}, method="random", num_trials=1, space={"learning_rate": {"min": 1e-3, "max": 1e-2}})
     space = search_space.read_search(folder)
     study = search_study.open_study(space, postgres, "search", prune=False)
@@ -965,7 +965,7 @@ def test_the_database_goes_away(parent: Parent, postgres: str, tmp_path: Path) -
 
 
 def test_drivers_that_ask_at_the_same_time_draw_different_settings(parent: Parent, postgres: str) -> None:
-    """What is drawn is a function of the trial's number, not of how many there were when it was asked for."""
+    """A setting is a function of the number of its trial, not of how many trials there were when it was drawn."""
     folder = parent({}, method="random", num_trials=9, space={"learning_rate": {"min": 1e-3, "max": 1e-2}})
     space = search_space.read_search(folder)
     studies = [search_study.open_study(space, postgres, name, prune=False) for name in ("alone", "together")]
@@ -988,7 +988,7 @@ def test_drivers_that_ask_at_the_same_time_draw_different_settings(parent: Paren
 
 @pytest.mark.slow
 def test_two_drivers_on_one_disk_choose_the_same_setting(parent: Parent, postgres: str) -> None:
-    """It is trained once, by one of them, and the other takes its result."""
+    """One of them trains it, and the other takes its result."""
     folder = parent({"num_epochs": 9}, method="random", num_trials=8, space={"optimizer": ["adam", "sgd"]})
     other = start_search(folder, "--storage", postgres, "--no_prune")
     wait_until(lambda: any(folder.glob("*/.lock.json")))
@@ -1003,7 +1003,7 @@ def test_two_drivers_on_one_disk_choose_the_same_setting(parent: Parent, postgre
 @pytest.mark.slow
 @pytest.mark.parametrize("is_judged", [False, True])
 def test_a_trial_that_was_given_to_another_driver(parent: Parent, postgres: str, is_judged: bool) -> None:
-    """Before it is judged again, or after its last rung: the other trials go on.
+    """It happens before the trial is judged, or after its last rung. The other trials go on.
 
     Nobody has entered the setting again, as if the other driver had been killed in between. So it is tried again.
     """
@@ -1061,7 +1061,7 @@ def test_a_driver_killed_before_its_first_heartbeat(parent: Parent, postgres: st
 
 
 def test_a_driver_that_fell_silent(parent: Parent, postgres: str) -> None:
-    """Its trials begin again with another driver, and do not count twice."""
+    """Another driver tries its settings again, as other trials. Those that were lost do not count."""
     folder = parent({"num_epochs": 1}, method="grid", space={"learning_rate": [1e-3]})
     space = search_space.read_search(folder)
     study = search_study.open_study(space, postgres, "search", prune=False)
