@@ -7,10 +7,15 @@ import importlib
 import io
 import json
 import logging
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
+
+# Before torch is imported, here and in the processes that tests start: networks this small gain nothing from threads,
+# and threads that wait in a spin take the core from whoever is tested beside them.
+os.environ.update(OMP_NUM_THREADS="1", GOMP_SPINCOUNT="10000")
 
 import numpy as np
 import pytest

@@ -111,8 +111,13 @@ TAGGERS: list[dict[str, Any]] = [
 ]
 
 
+CASES: list[Any] = [("experiment", params) for params in VARIANTS] + [("tagger", params) for params in TAGGERS]
+QUICK = (0, 1, 5, 6)  # two of each task
+
+
 @pytest.mark.parametrize(
-    ("kind", "params"), [("experiment", params) for params in VARIANTS] + [("tagger", params) for params in TAGGERS]
+    ("kind", "params"),
+    [case if i in QUICK else pytest.param(*case, marks=pytest.mark.slow) for i, case in enumerate(CASES)],
 )
 def test_stopped_again_and_again(
     request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, kind: str, params: dict[str, Any]
@@ -851,6 +856,7 @@ def test_full_disk_while_logging(experiment: Experiment, monkeypatch: pytest.Mon
     assert result.err.count("the disk is full") == 1
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix" or os.geteuid() != 0, reason="only root may mount a file system")
 def test_full_file_system(experiment: Experiment, tmp_path: Path) -> None:
     """A real one, full at whatever moment comes first; with room, the run goes on."""
