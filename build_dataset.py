@@ -79,10 +79,12 @@ def main() -> None:
         others = ", ".join(name for name in TASKS if name != task.name)
         hint = "" if args.task else f"\n(--task was not given, so this was for {task.name}; there is {others}.)"
         raise UserError(f"{error}{hint}") from None
-    base, of_task = example_of(TASKS, task)
-    model_dir = Path("experiments") / Path(args.output_dir).name
+    base, model_dir = example_of(TASKS, task), Path("experiments") / Path(args.output_dir).name
     print(f"Built {args.output_dir}. Next, for example:")
-    print(f"  python train.py --model_dir {model_dir} --base {base} --data_dir {args.output_dir}{of_task}")
+    if base is None:
+        print(f'  mkdir -p {model_dir} && echo \'{{"task": "{task.name}"}}\' > {model_dir}/params.json')
+    varied = f" --base {base}" if base else ""
+    print(f"  python train.py --model_dir {model_dir}{varied} --data_dir {args.output_dir}")
 
 
 if __name__ == "__main__":

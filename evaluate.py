@@ -74,7 +74,8 @@ def main() -> None:
     name = args.split if args.restore_file == "best" else f"{args.split}_{weights}"
     logger.info("\n%s\n", report.write(model_dir, name))
     logger.info("  ".join(f"{name} {value:.4f}" for name, value in numbers.items()))
-    save_json({"epoch": checkpoint.get("epoch"), **numbers}, model_dir / f"metrics_{args.split}_{weights}.json")
+    split = "eval" if args.split == "val" else args.split  # as train.py calls it
+    save_json({"epoch": checkpoint.get("epoch"), **numbers}, model_dir / f"metrics_{split}_{weights}.json")
 
 
 if __name__ == "__main__":

@@ -137,20 +137,22 @@ def load_newest(model_dir: Path) -> dict[str, Any] | None:
     return None
 
 
-def mend(model_dir: Path, newest: dict[str, Any], best_epoch: int) -> None:
+def mend(model_dir: Path, newest: dict[str, Any], best: int) -> None:
     """Set damaged checkpoints aside as .damaged; let last_weights/ have the newest one, and best_weights/ the best.
 
     Args:
         newest: what `load_newest` found.
-        best_epoch: 0 if there is none yet.
+        best: the number of the best epoch, 0 if there is none yet.
     """
     for path in newest["damaged"]:
         path.replace(path.with_suffix(".damaged"))  # else it would be taken for the newest again
         logger.warning("%s: damaged, set aside as .damaged", path)
-    last, best = model_dir / "last_weights", model_dir / "best_weights"
-    wanted = {last / Path(newest["path"]).name} | ({best / f"epoch_{best_epoch:04d}.pt"} if best_epoch else set())
+    last_weights, best_weights = model_dir / "last_weights", model_dir / "best_weights"
+    wanted = {last_weights / Path(newest["path"]).name} | ({best_weights / f"epoch_{best:04d}.pt"} if best else set())
     for path in wanted - {Path(newest["path"])}:
-        source = next((place for place in (path, last / path.name, best / path.name) if _is_whole(place)), None)
+        source = next(
+            (place for place in (path, last_weights / path.name, best_weights / path.name) if _is_whole(place)), None
+        )
         if source is None:
             logger.warning("%s: gone or damaged, and there is no copy.", path)
         elif source != path:

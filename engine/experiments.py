@@ -182,15 +182,10 @@ def read_history(model_dir: Path) -> list[dict[str, Any]]:
         return []
 
 
-def example_of(tasks: Tasks, task: Task, folder: Path = Path("experiments")) -> tuple[Path, str]:
-    """A shipped experiment to begin from: the first one of the task, in alphabetical order.
-
-    Returns:
-        Its folder, and the `--set task=...` that makes it one of the task if there is none.
-    """
-    paths = [path for path in sorted(folder.glob("*/params.json")) if not (path.parent / "search.json").exists()]
-    for path in paths:
-        with contextlib.suppress(UserError):  # another one will do
-            if task_of(tasks, JsonFile.read(path)) is task:
-                return path.parent, ""
-    return folder / "base_model", f" --set task={task.name}"
+def example_of(tasks: Tasks, task: Task, folder: Path = Path("experiments")) -> Path | None:
+    """A shipped experiment to begin from: the first one of the task in alphabetical order, None if there is none."""
+    for path in sorted(folder.glob("*/params.json")):
+        with contextlib.suppress(UserError):  # one that is broken is no example
+            if not (path.parent / "search.json").exists() and task_of(tasks, JsonFile.read(path)) is task:
+                return path.parent
+    return None

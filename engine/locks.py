@@ -14,7 +14,7 @@ from typing import Any
 
 from utils import PARTIAL, UserError, save_json
 
-# what one that is killed may be writing; not what evaluate.py writes, which may be at it now
+# files that a killed run may have left half-written; those of evaluate.py are not among them, since it may be running
 UNFINISHED = ("*_weights/.*", ".run.*", ".history.*", ".metrics_eval_*", ".curves.*", ".lock.*", ".params.*")
 
 
@@ -24,22 +24,22 @@ class Busy(UserError):
 
 @contextlib.contextmanager
 def locked(model_dir: Path) -> Iterator[None]:
-    """Let no other run into `model_dir` meanwhile, and clear away what one that was killed was writing.
+    """Keep other runs out of `model_dir` during the block, and delete the half-written files of a killed one.
 
-    The lock is the operating system's: it ends with the process, however that ends.
+    The operating system holds the lock, and releases it when the process ends, however that happens.
 
     Raises:
         Busy: a run is going on there; its host and process are named.
     """
     from filelock import FileLock, Timeout
 
-    # not at once: `is_locked` has it for a moment
+    # wait a little, since `is_locked` holds the lock for a moment
     lock, holder = FileLock(model_dir / LOCK, timeout=0.2), model_dir / LOCK_HOLDER
     try:
         lock.acquire()
     except Timeout:
         there: dict[str, Any] = {}
-        with contextlib.suppress(OSError, ValueError):  # it has only just begun, or just ended
+        with contextlib.suppress(OSError, ValueError):  # that run has only just begun, or just ended
             there = json.loads(holder.read_text())
         raise Busy(
             f"{model_dir}: another run is going on here: process {there.get('process', '(just starting)')} on"
@@ -67,4 +67,4 @@ def is_locked(model_dir: Path) -> bool:
         return True
 
 
-LOCK, LOCK_HOLDER = ".lock", ".lock.json"  # the first stays: to take it away would let two in
+LOCK, LOCK_HOLDER = ".lock", ".lock.json"  # the first stays: if it were deleted, two runs could each lock their own

@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 
 
 class StrictModel(BaseModel):
-    """Values are taken as they are written: "32" is not 32, unknown names are refused, NaN is no number."""
+    """No conversions: the string "32" is not the number 32. Unknown names, NaN and Infinity are refused."""
 
     model_config = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False, frozen=True)
 
 
-# parameters that decide nothing about what is learnt: they may change while a run or a search goes on
+# parameters that do not affect what is learnt, so that they may change while a run or a search goes on
 WITHOUT_EFFECT = {"data_dir", "num_workers", "checkpoint_minutes", "save_summary_steps"}
 
 
@@ -33,7 +33,7 @@ class TrainingParams(StrictModel):
     """The parameters that every task shares. A task's `Params` extends them."""
 
     task: str = Field("image_classification", description="The folder of model/ that knows the data and the network.")
-    data_dir: str = Field("data", description="The built data set; --data_dir on the command line goes before it.")
+    data_dir: str = Field("data", description="The built data set; --data_dir overrides it.")
 
     learning_rate: float = Field(1e-3, gt=0, description="Step size of the optimizer; the peak, under a scheduler.")
     batch_size: int = Field(32, ge=1, description="Examples per optimizer step.")
@@ -64,7 +64,7 @@ class TrainingParams(StrictModel):
     checkpoint_minutes: float = Field(10.0, gt=0, description="Minutes between checkpoints within a long epoch.")
     save_summary_steps: int = Field(100, ge=1, description="Steps between gradient norms in TensorBoard.")
 
-    monitor: str = Field("loss", description="The metric that chooses the best weights; only a loss is minimised.")
+    monitor: str = Field("loss", description="The metric that chooses the best weights, on val.")
 
     _data: Any = PrivateAttr(None)
 
@@ -89,14 +89,14 @@ class TrainingParams(StrictModel):
 class DataParams(StrictModel):
     """What the data of every task decides: `dataset_params.json`. A task's `DataParams` extends it."""
 
-    decides_network: ClassVar[tuple[str, ...]] = ()  # weights are for these and no others
+    decides_network: ClassVar[tuple[str, ...]] = ()  # fields that must be the same to use weights with other data
 
     task: str
     sizes: dict[str, int]  # examples per split
     digest: str  # SHA-256 over all that was built
 
     def complete(self, data_dir: Path) -> Self:
-        """With what lies in other files of `data_dir`."""
+        """These values, completed from other files of `data_dir`. A task may override it."""
         return self
 
 
@@ -139,7 +139,7 @@ class JsonFile:
             if key in file.values:
                 file.problems.append(f"line {line}  {key}: written twice, first on {file.where[key]}. Remove one.")
             file.values[key], file.where[key] = value, f"line {line}"
-        file.values.pop("$schema", None)  # an editor's, not ours
+        file.values.pop("$schema", None)  # for editors; the project does not use it
         return file
 
     def override(self, assignments: list[str]) -> None:
@@ -194,7 +194,7 @@ def list_problems(heading: str, problems: Iterable[str]) -> str:
 
 def _explain(problem: Any, model: type[BaseModel]) -> Problem:
     """pydantic's description of a problem, in words that name what was expected."""
-    if not problem["loc"]:  # a check between fields names the field itself
+    if not problem["loc"]:  # a check of several fields names the field itself
         key, _, text = problem["msg"].removeprefix("Value error, ").partition(": ")
         return Problem(key, text)
     key, value = str(problem["loc"][0]), problem["input"]

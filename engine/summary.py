@@ -14,7 +14,7 @@ def summarize(net: nn.Module, inputs: Any) -> str:
     """Layer, output shape and parameters of every layer that has no layers inside, and the totals.
 
     Args:
-        inputs: a batch of any size. The network sees it in evaluation mode, so that nothing in it changes.
+        inputs: a batch of any size. The network is in evaluation mode meanwhile, so that no statistics change.
     """
     rows: list[list[Any]] = []
 
@@ -35,7 +35,7 @@ def summarize(net: nn.Module, inputs: Any) -> str:
     for handle in handles:
         handle.remove()
     called = {row[0] for row in rows}
-    for name, layer in leaves:  # that has a part in the loss alone, such as a CRF
+    for name, layer in leaves:  # one that only the loss uses, such as a CRF
         if name not in called and (count := sum(p.numel() for p in layer.parameters())):
             rows.append([name, type(layer).__name__, "", f"{count:,}"])
     total = sum(p.numel() for p in net.parameters())

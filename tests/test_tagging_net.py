@@ -16,6 +16,7 @@ from torch.nn.utils.rnn import pad_sequence
 from engine.loaders import Batch, fetch_dataloaders
 from engine.metrics import Totals
 from model import TASKS
+from model.layers import PAD, UNK
 from model.sequence_tagging.data_loader import Dataset
 from model.sequence_tagging.embeddings import read_embeddings
 from model.sequence_tagging.net import (
@@ -28,7 +29,7 @@ from model.sequence_tagging.net import (
     num_items,
     predictions,
 )
-from model.sequence_tagging.params import PAD, UNK, DataParams, Params
+from model.sequence_tagging.params import DataParams, Params
 from utils import UserError
 
 TAGS = ["O", "B-per", "I-per", "B-geo"]

@@ -13,7 +13,7 @@ from engine.params import TrainingParams
 class Params(TrainingParams):
     """The hyperparameters of image classification."""
 
-    data_dir: str = Field("data/64x64_SIGNS", description="The built data set; --data_dir goes before it.")
+    data_dir: str = Field("data/64x64_SIGNS", description="The built data set; --data_dir overrides it.")
     batch_size: int = Field(32, ge=2, description="Images per optimizer step; batch normalisation needs two.")
     monitor: Literal["accuracy", "loss"] = Field("accuracy", description="What chooses the best weights, on val.")
 
@@ -30,7 +30,7 @@ class Params(TrainingParams):
 class DataParams(SharedDataParams):
     """What the data decides: `dataset_params.json`, as build_dataset.py writes it."""
 
-    decides_network: ClassVar = ("classes", "image_size")  # weights are for these and no others
+    decides_network: ClassVar = ("classes", "image_size")
 
     classes: list[str] = Field(min_length=2)
     image_size: int = Field(ge=8)  # pixels, both ways

@@ -1,4 +1,4 @@
-"""A data set for those who have none at hand: drawn hands that show 0 to 5 fingers, in the layout of SIGNS."""
+"""Sample photos: drawn hands that show 0 to 5 fingers, in the layout of SIGNS."""
 
 from __future__ import annotations
 

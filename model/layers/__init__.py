@@ -1,1 +1,4 @@
-"""Building blocks that several tasks use."""
+"""Building blocks that several networks use."""
+
+# the numbers of padding and of unknown entries; vocabularies begin behind them, so that no text can name these
+PAD, UNK = 0, 1

@@ -1,13 +1,12 @@
-"""Characters of a word -> a vector: what a word looks like, when nobody has seen it before."""
+"""Characters of a word -> a vector, which says something even of a word that train does not have."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
 
+from . import PAD
 from .recurrent import RecurrentEncoder
-
-PAD = 0
 
 
 class CharCNN(nn.Module):

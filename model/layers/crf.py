@@ -5,12 +5,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-RULED_OUT = -1e4  # a score that no path survives, and yet a number: sums and differences of it stay numbers
+RULED_OUT = -1e4  # so low that no path takes it, but finite: sums and differences are never NaN
 
 
 class CRF(nn.Module):
-    """Scores of whole tag sequences: of each tag at its word (the logits), of each tag after the one before it, of the
-    first tag and of the last (Lample et al. 2016, "Neural architectures for named entity recognition", equation 1).
+    """Scores a whole tag sequence: the sum of the score of each tag at its word (the logits), of each pair of
+    neighbouring tags, of the first tag and of the last (Lample et al. 2016, "Neural architectures for named entity
+    recognition", equation 1).
 
     In all methods, `logits` are batch_size x length x num_tags, `lengths` batch_size numbers from 1 to length. What
     lies behind a sequence's length changes nothing.

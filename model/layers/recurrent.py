@@ -1,4 +1,4 @@
-"""Recurrent encoders whose answer for a sequence does not depend on the padding behind it."""
+"""Recurrent encoders whose output for a sequence does not depend on the padding behind it."""
 
 from __future__ import annotations
 
@@ -32,15 +32,15 @@ class LockedDropout(nn.Module):
 class RecurrentEncoder(nn.Module):
     """Layers of LSTM, GRU or plain RNN, each reading the sequence forwards, or forwards and backwards.
 
-    Sequences are padded, not packed: torch's kernels for padded batches are several times faster. Reading forwards,
-    padding comes after everything that counts; for reading backwards, each sequence is reversed within its own length.
+    Sequences are padded, not packed, since torch's kernels for padded batches are several times faster. A layer that
+    reads forwards sees the padding last. For reading backwards, each sequence is reversed within its own length.
 
     Args:
         hidden_dim: of each direction.
         dropout: between layers, the same mask at every step.
-        recurrent_dropout: of the state that goes from step to step, the same units at every step (Gal & Ghahramani
-            2016, section 3.1) and, to keep to torch's kernels, in the whole batch (Merity et al. 2018, "Regularizing
-            and optimizing LSTM language models", section 2: the mask lies on the weights that read the state).
+        recurrent_dropout: of the state between two steps. The same units are dropped at every step (Gal & Ghahramani
+            2016, section 3.1) and in the whole batch: the mask lies on the weights that read the state, so that torch's
+            kernels can be used (Merity et al. 2018, "Regularizing and optimizing LSTM language models", section 2).
     """
 
     def __init__(
@@ -92,7 +92,7 @@ class RecurrentEncoder(nn.Module):
 
 
 def reversed_within(lengths: Tensor, length: int) -> Tensor:
-    """batch_size x length: step i of a sequence of n steps is n-1-i; padding stays where it is."""
+    """batch_size x length indices: n-1-i for step i of a sequence of n steps; padding keeps its index."""
     steps = torch.arange(length, device=lengths.device)
     reverse = lengths[:, None] - 1 - steps
     return torch.where(reverse >= 0, reverse, steps)

@@ -17,13 +17,14 @@ from torch.nn.utils.rnn import pad_sequence
 
 from engine.loaders import Batch, make_rng
 from engine.loaders import Dataset as BaseDataset
+from model.layers import PAD, UNK
 from utils import UserError
 
 from .formats import read_pair
-from .params import PAD, UNK, Params
+from .params import NO_TAG, Params
 
-WORD_DROPOUT = 1  # tells its random numbers from those of the order
-LONGEST_WORD = 40  # characters; of a longer one, the beginning and the end are read
+WORD_DROPOUT = 1  # part of the key of its random numbers, to have others than the order of examples
+LONGEST_WORD = 40  # characters; a longer word is read without its middle
 
 
 class Dataset(BaseDataset):
@@ -31,7 +32,7 @@ class Dataset(BaseDataset):
 
     The inputs and labels of a batch are int64 and in CPU memory, since shapes depend on them:
 
-    - labels: batch_size x length tags, -1 behind a sentence's end;
+    - labels: batch_size x length tags, NO_TAG behind a sentence's end;
     - inputs["words"]: batch_size x length words, PAD behind a sentence's end;
     - inputs["lengths"]: batch_size numbers of words;
     - inputs["chars"], where params.char_features reads them: num_spellings x num_chars characters of each different
@@ -44,7 +45,7 @@ class Dataset(BaseDataset):
     Attributes:
         sentences: words of each sentence, as they are written.
         words: of all sentences one behind the other, numbers in the vocabulary; at the end PAD.
-        labels: their tags; numbers from num_tags on are those that train does not have; at the end -1.
+        labels: their tags; numbers from num_tags on are those that train does not have; at the end NO_TAG.
         spellings: their rows in `chars`; at the end 0.
         chars: num_spellings x num_chars characters of each different word, PAD behind its end.
         starts, lengths: num_sentences first words and numbers of words.
@@ -72,7 +73,7 @@ class Dataset(BaseDataset):
                 if tag not in tag_numbers:
                     raise UserError(f"{pair.place}: the tag {tag} is not in tags.txt ({', '.join(data.tags)[:200]}).")
                 labels.append(tag_numbers[tag])
-        self.spellings, self.labels = torch.tensor([*words, 0]), torch.tensor([*labels, -1])
+        self.spellings, self.labels = torch.tensor([*words, 0]), torch.tensor([*labels, NO_TAG])
         self.lengths = torch.tensor([len(pair.words) for pair in pairs])
         self.starts = self.lengths.cumsum(0) - self.lengths
         vocabulary = params.vocabulary
@@ -114,7 +115,7 @@ class Dataset(BaseDataset):
         inputs = {"words": self.words_of_epoch(batch.epoch)[at], "lengths": lengths}
         if self.chars is not None:
             different, inputs["spellings"] = self.spellings[at].unique(return_inverse=True)
-            # Shapes that come again find kernels that were prepared for them: so rows and columns are rounded up.
+            # oneDNN prepares and keeps a kernel for every new shape. Rounding up makes few different shapes.
             different = F.pad(different, (0, -len(different) % 64))
             chars = self.chars[different]  # num_spellings x as many as the longest word of the split has
             longest = int((chars != PAD).sum(dim=1).max())
@@ -122,7 +123,7 @@ class Dataset(BaseDataset):
         return inputs, self.labels[at]
 
     def words_of_epoch(self, epoch: int) -> Tensor:
-        """`words`, some of them taken for unknown, which is how the vector of the unknown word is trained.
+        """`words`, with some of them replaced by UNK, so that the vector of the unknown word is trained.
 
         A word is unknown everywhere in a sentence or nowhere (Gal & Ghahramani 2016, section 4.2), and rare words more
         often than frequent ones (Kiperwasser & Goldberg 2016, "Simple and accurate dependency parsing using

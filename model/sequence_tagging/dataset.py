@@ -59,7 +59,7 @@ def build(source: Path, folder: Path, args: argparse.Namespace) -> dict[str, Any
 
 
 def harmonize_tags(splits: dict[str, list[Sentence]]) -> dict[str, list[Sentence]]:
-    """Tags in any scheme for entities become IOB2; others, such as parts of speech, stay what they are.
+    """Convert tags in any scheme for entities to IOB2. Other tags, such as parts of speech, stay as they are.
 
     Raises:
         UserError: some tags belong to a scheme, and some to none.
@@ -87,18 +87,18 @@ def harmonize_tags(splits: dict[str, list[Sentence]]) -> dict[str, list[Sentence
 
 
 def most_frequent(counts: Counter[str], min_count: int) -> list[str]:
-    """What was counted at least `min_count` times, the most frequent first."""
+    """The entries that were counted at least `min_count` times, the most frequent first."""
     return sorted((entry for entry in counts if counts[entry] >= min_count), key=lambda entry: (-counts[entry], entry))
 
 
 def tag_vocabulary(tags: list[str]) -> list[str]:
-    """O first, and without the I-x whose B-x is too rare: no entity could begin."""
+    """The tags with O first, and without each I-x whose B-x is too rare: its entities could never begin."""
     orphans = {tag for tag in tags if parse(tag)[0] == "I" and "B" + tag[1:] not in tags}
     return sorted((tag for tag in tags if tag not in orphans), key=lambda tag: tag != OUTSIDE)
 
 
 def find_unseen_tags(splits: dict[str, list[Sentence]], tags: list[str]) -> list[str]:
-    """The tags that will never be predicted; it also says so."""
+    """The tags of all splits that will never be predicted. Each is logged with its reason."""
     places = {split: Counter(tag for sentence in splits[split] for tag in sentence.tags) for split in SPLITS}
     unseen = sorted({tag for counts in places.values() for tag in counts} - set(tags))
     for tag in unseen:

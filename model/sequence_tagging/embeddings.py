@@ -14,7 +14,7 @@ logger = logging.getLogger(__name__)
 
 
 def read_embeddings(path: Path, vocabulary: Mapping[str, int], dim: int) -> dict[int, list[float]]:
-    """The vectors of the words in `vocabulary`, by their numbers there: of a word as it is, or else in lower case.
+    """The vectors of the words in `vocabulary`, by number. A word without one gets that of its lower case, if any.
 
     A line holds a word and its `dim` numbers between spaces; word2vec and fastText put a line with the number of words
     and `dim` before them.

@@ -1,8 +1,8 @@
 """Tags <-> entities, as the scorer of the CoNLL shared tasks reads them (Tjong Kim Sang & De Meulder 2003).
 
-An entity is a run of words whose tags say so: `B-per` begins one, `I-per` goes on with it, `O` is outside of all. Other
-schemes write the last word as `E-` (or `L-`), an entity of one word as `S-` (or `U-`), or save themselves most `B-`s.
-All of them are read by the same two rules, and written as IOB2, where every entity begins with `B-`.
+`B-per` begins an entity of the type per, `I-per` continues it, `O` is outside of all. Other schemes mark the last word
+with `E-` (or `L-`), an entity of one word with `S-` (or `U-`), or use `B-` only between two entities of the same type.
+`parse` and `goes_on` read all of them; what is written is IOB2, where every entity begins with `B-`.
 """
 
 from __future__ import annotations
@@ -29,19 +29,19 @@ def parse(tag: str) -> tuple[str, str]:
 
 
 def goes_on(previous: str, tag: str) -> bool:
-    """Whether the word tagged `tag` belongs to the same entity as the one before it, tagged `previous`."""
+    """Whether a word with the tag `tag` continues the entity of the word before it, which has the tag `previous`."""
     (before, type_before), (now, type_now) = parse(previous), parse(tag)
     return now in "IE" and before in "BI" and type_now == type_before
 
 
 def is_scheme(tags: Iterable[str]) -> bool:
-    """Whether the tags mark entities of several words; parts of speech, say, do not."""
+    """Whether the tags mark entities of several words. Parts of speech, for example, do not."""
     return any(map(TAG.fullmatch, tags))
 
 
 class Entity(NamedTuple):
     start: int
-    end: int  # the first word behind it
+    end: int  # the index after the last word
     type: str
 
 

@@ -37,7 +37,7 @@ class Sentence(NamedTuple):
 
 
 def read_raw(path: Path, encoding: str | None) -> dict[str, list[Sentence]]:
-    """The sentences of each split, from any of the layouts that are understood. Raises UserError."""
+    """The sentences of each split, from any of the layouts in EXPECTED. Raises UserError."""
     if path.is_file():
         return split_in_order(read_file(path, encoding), path)
     if not path.is_dir():
@@ -83,7 +83,7 @@ def split_in_order(sentences: list[Sentence], path: Path) -> dict[str, list[Sent
 
 
 def read_text(path: Path, encodings: list[str]) -> str:
-    """The text of a file in the first of `encodings` that fits. A line ends with a line feed, whatever it ended with.
+    """The text of a file, in the first of `encodings` that fits. All line ends become line feeds.
 
     Raises:
         UserError: the file is missing or empty, or where it fits none of them.
@@ -112,8 +112,8 @@ def read_text(path: Path, encodings: list[str]) -> str:
 
 
 def read_lines(path: Path) -> list[str]:
-    """The lines of a file that we wrote. They end at a line feed and nowhere else: the other line breaks of Unicode may
-    stand inside a word. Raises UserError when it is missing, empty, or no UTF-8."""
+    """The lines of a file that build_dataset.py wrote. Only line feeds end them: Unicode's other line breaks may stand
+    inside a word. Raises UserError when the file is missing, empty, or not UTF-8."""
     return read_text(path, ["utf-8"]).removesuffix("\n").split("\n")
 
 
@@ -129,7 +129,7 @@ def write_pair(folder: Path, sentences: Sequence[Sentence]) -> None:
 
 
 def clean(word: str) -> str:
-    """A word that can stand between spaces: those inside it become non-breaking ones."""
+    """A word without spaces, so that it can stand between spaces: those inside it become non-breaking spaces."""
     return re.sub("[ \t]", "\u00a0", word.strip(" \t"))
 
 
@@ -137,7 +137,7 @@ Row = tuple[int, str, str]  # line, word, tag
 
 
 def group(rows: Iterator[Row | None], path: Path) -> list[Sentence]:
-    """Rows -> sentences; None stands between two of them. Raises UserError when a word has no tag."""
+    """Rows -> sentences. A None between two rows ends a sentence. Raises UserError when a word has no tag."""
     sentences: list[Sentence] = []
     begins, dropped = True, []
     for row in rows:
@@ -163,7 +163,7 @@ def group(rows: Iterator[Row | None], path: Path) -> list[Sentence]:
 
 
 def read_csv(path: Path, encoding: str | None) -> Iterator[Row | None]:
-    """Kaggle's ner_dataset.csv: one word a line; the sentence's number at its first word, or at all of them."""
+    """Kaggle's ner_dataset.csv: one word a line. The first word of a sentence, or every word, has its number."""
     text = read_text(path, [encoding] if encoding else ["utf-8-sig", "windows-1252"])
     reader = csv.reader(io.StringIO(text, newline=""))
     rows = checked_rows(reader, path)
@@ -189,7 +189,7 @@ def read_csv(path: Path, encoding: str | None) -> Iterator[Row | None]:
 
 
 def checked_rows(reader: Any, path: Path) -> Iterator[list[str]]:
-    """The rows that are not empty. Raises UserError where a quotation mark swallows the lines behind it."""
+    """The rows that are not empty. Raises UserError where a quotation mark is left open."""
     try:
         for row in reader:
             if any("\n" in cell for cell in row):
@@ -203,7 +203,7 @@ def checked_rows(reader: Any, path: Path) -> Iterator[list[str]]:
 def read_columns(path: Path, encoding: str | None) -> Iterator[Row | None]:
     """CoNLL columns: a word a line, word first, tag last, an empty line after each sentence.
 
-    Comments are lines before a sentence that begin with "# " and have not as many columns as the words.
+    A line before a sentence is a comment if it begins with "# " and has another number of columns than the words.
     """
     lines = read_text(path, [encoding or "utf-8-sig"]).split("\n")
     num_columns = next((len(split_columns(line)) for line in lines if is_word(line) and not line.startswith("#")), 2)
@@ -227,12 +227,12 @@ def read_columns(path: Path, encoding: str | None) -> Iterator[Row | None]:
 
 
 def is_word(line: str) -> bool:
-    """Whether a line of a CoNLL file holds a word, or stands between sentences."""
+    """Whether a line of a CoNLL file holds a word; others separate sentences."""
     return bool(line.strip(" \t")) and not line.startswith("-DOCSTART-")
 
 
 def split_columns(line: str) -> list[str]:
-    """Between tabs if there are any, else between spaces; not between the other white space of Unicode."""
+    """Split at tabs if there are any, else at spaces. Unicode's other white space may be part of a word."""
     line = line.rstrip(" \t")
     return line.split("\t") if "\t" in line else re.split(" +", line.lstrip(" "))
 

@@ -10,22 +10,23 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from engine.metrics import Metric, count_correct, ratio
+from model.layers import PAD, UNK
 from model.layers.characters import CharCNN, CharRNN
 from model.layers.crf import CRF
 from model.layers.recurrent import LockedDropout, RecurrentEncoder
 
 from .embeddings import read_embeddings
 from .entities import OUTSIDE, goes_on, parse
-from .params import PAD, UNK, Params
+from .params import NO_TAG, Params
 
 
 class Net(nn.Module):
-    """A sentence in, scores of the tags of each of its words out.
+    """Takes sentences, and scores the tags of each word.
 
-    Word vectors, joined by what the characters of the word say if that is asked for, go through recurrent layers; a
-    linear layer scores the tags. With all parameters at their defaults it is the tagger of the CS230 notes; with
-    characters, both directions and a CRF that of Lample et al. (2016) or Ma & Hovy (2016), with the dropout of Reimers
-    & Gurevych (2017, "Optimal hyperparameters for deep LSTM-networks for sequence labeling tasks").
+    Recurrent layers read the word vectors, to which the characters of the word may add features; a linear layer scores
+    the tags. With the default parameters it is the tagger of the CS230 notes. With characters, both directions and a
+    CRF it is that of Lample et al. (2016) or Ma & Hovy (2016), with the dropout of Reimers & Gurevych (2017, "Optimal
+    hyperparameters for deep LSTM-networks for sequence labeling tasks").
     """
 
     def __init__(self, params: Params):
@@ -52,7 +53,7 @@ class Net(nn.Module):
         )
         self.fc = nn.Linear(self.encoder.output_dim, len(self.tags))
         self.crf = CRF(len(self.tags), *forbidden_transitions(self.tags)) if params.crf else None
-        # what the metrics need to know of each tag, those included that train does not have
+        # what the metrics need to know of each tag, including those that train does not have
         continues, types = describe_tags([*self.tags, *params.data.unseen_tags])
         self.continues: Tensor
         self.types: Tensor
@@ -75,7 +76,7 @@ class Net(nn.Module):
 
     @torch.no_grad()
     def load_pretrained(self) -> None:
-        """Begin with the vectors of params.pretrained_embeddings, for the words that have one. Raises UserError."""
+        """Use the vectors of params.pretrained_embeddings for the words that have one. Raises UserError."""
         if self.params.pretrained_embeddings:
             vectors = read_embeddings(
                 Path(self.params.pretrained_embeddings), self.params.vocabulary, self.params.embedding_dim
@@ -85,28 +86,27 @@ class Net(nn.Module):
 
 
 def forbidden_transitions(tags: list[str]) -> tuple[Tensor, Tensor]:
-    """Which tag never follows which, and which never comes first: in IOB2, I-x only goes on with an entity of type x.
+    """Which tag never follows which, and which never comes first: in IOB2, I-x only continues an entity of type x.
 
     Returns:
         num_tags x num_tags [from, to] and num_tags, True where forbidden.
     """
-    inside = [parse(tag)[0] == "I" for tag in tags]
-    forbidden = [[inside[j] and not goes_on(tags[i], tags[j]) for j in range(len(tags))] for i in range(len(tags))]
-    return torch.tensor(forbidden), torch.tensor(inside)
+    continues, _ = describe_tags(tags)
+    inside = torch.tensor([parse(tag)[0] == "I" for tag in tags])
+    return inside & ~continues[:-1, :-1], inside
 
 
 def describe_tags(tags: list[str]) -> tuple[Tensor, Tensor]:
-    """Whether each tag may go on with an entity, and the number of its entity's type, -1 outside of all.
+    """What `entities.py` says of the tags, as tensors.
 
     Returns:
-        Two of num_tags + 1; the last, found at index -1, is for padding.
+        num_tags+1 x num_tags+1, True at [i, j] where a word with tag j continues the entity of a word with tag i; and
+        num_tags+1 numbers of the entities' types, -1 outside of all. The last, found at index -1, is for padding.
     """
-    parsed = [parse(tag) for tag in tags]
-    types = sorted({kind for _, kind in parsed})
-    return (
-        torch.tensor([*(prefix == "I" for prefix, _ in parsed), False]),
-        torch.tensor([*(-1 if prefix == OUTSIDE else types.index(kind) for prefix, kind in parsed), -1]),
-    )
+    types = sorted({parse(tag)[1] for tag in tags})
+    numbers = [-1 if tag == OUTSIDE else types.index(parse(tag)[1]) for tag in tags]
+    continues = torch.tensor([[goes_on(before, tag) for tag in tags] for before in tags])
+    return F.pad(continues, (0, 1, 0, 1)), torch.tensor([*numbers, -1])
 
 
 class Outputs:
@@ -116,7 +116,7 @@ class Outputs:
         logits: batch_size x length x num_tags, float32
         lengths: batch_size
         crf: what scores sequences of tags on top of the logits, or None
-        continues, types: per tag, see `describe_tags`
+        continues, types: see `describe_tags`
     """
 
     def __init__(self, logits: Tensor, lengths: Tensor, crf: CRF | None, continues: Tensor, types: Tensor):
@@ -130,28 +130,27 @@ class Outputs:
 
 
 def num_items(labels: Tensor) -> Tensor:
-    """How many words there are, which the loss is the mean over: labels below 0 are padding."""
-    return (labels >= 0).sum()
+    """How many words the loss is the mean of: all that are not padding."""
+    return (labels != NO_TAG).sum()
 
 
 def loss_fn(outputs: Outputs, labels: Tensor) -> Tensor:
-    """Mean negative log-likelihood per word: of its tag, or (CRF) of the sentence's tags, all sentences together.
+    """Mean negative log-likelihood per word: of its own tag, or with a CRF of all tags of its sentence.
 
     Args:
-        labels: batch_size x length tags, -1 behind a sentence's end; from num_tags on those that train does not have,
-            for which the loss takes the first tag, in text with names O.
+        labels: batch_size x length tags, NO_TAG behind a sentence's end. Tags from num_tags on do not occur in train.
+            The loss counts them as the first tag, which is O in text with names.
     """
     labels = labels.where(labels < outputs.logits.shape[2], 0)
     if outputs.crf is not None:
         return -outputs.crf.log_likelihood(outputs.logits, labels, outputs.lengths).sum() / num_items(labels)
-    return F.cross_entropy(outputs.logits.flatten(0, 1), labels.flatten(), ignore_index=-1)
+    return F.cross_entropy(outputs.logits.flatten(0, 1), labels.flatten(), ignore_index=NO_TAG)
 
 
 def predictions(outputs: Outputs, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """2 x batch_size*(length + 1) predicted tags and labels, -1 behind each sentence and where it is padded; and what
-    the tags mean, see `describe_tags`."""
-    tags = torch.stack([outputs.tags.masked_fill(labels < 0, -1), labels])
-    return F.pad(tags, (0, 1), value=-1).flatten(1), outputs.continues, outputs.types
+    """2 x batch_size*(length + 1) predicted tags and labels, NO_TAG behind each sentence; and `describe_tags`."""
+    tags = torch.stack([outputs.tags.masked_fill(labels == NO_TAG, NO_TAG), labels])
+    return F.pad(tags, (0, 1), value=NO_TAG).flatten(1), outputs.continues, outputs.types
 
 
 def count_words(batches: list[tuple[Tensor, Tensor, Tensor]]) -> Tensor:
@@ -159,7 +158,7 @@ def count_words(batches: list[tuple[Tensor, Tensor, Tensor]]) -> Tensor:
 
 
 def count_entities(batches: list[tuple[Tensor, Tensor, Tensor]]) -> Tensor:
-    """Entities found, predicted and labelled, as conlleval counts them: found is one with its exact words and its type.
+    """Count entities as conlleval does: a predicted one is correct if a labelled one has the same words and type.
 
     Args:
         batches: see `predictions`; in IOB2, or broken.
@@ -170,10 +169,10 @@ def count_entities(batches: list[tuple[Tensor, Tensor, Tensor]]) -> Tensor:
     _, continues, types = batches[0]
     tags = torch.cat([tags for tags, _, _ in batches], dim=1)  # 2 x all words, as all that follows
     kind = types[tags]
-    goes_on = F.pad((kind[:, 1:] == kind[:, :-1]) & continues[tags[:, 1:]], (1, 0))  # with the word before
-    starts = (kind >= 0) & ~goes_on
+    is_continued = F.pad(continues[tags[:, :-1], tags[:, 1:]], (1, 0))  # the entity of the word before
+    starts = (kind >= 0) & ~is_continued
     steps = torch.arange(tags.shape[1] + 1, device=tags.device)
-    stops = steps.where(~F.pad(goes_on, (0, 1)), len(steps))  # where an entity cannot go on
+    stops = steps.where(~F.pad(is_continued, (0, 1)), len(steps))  # where no entity continues
     end = stops[:, 1:].flip(1).cummin(dim=1).values.flip(1)  # the next such place
     predicted_entity, labelled_entity = torch.stack([kind, end]).where(starts, -1).unbind(1)
     correct = (predicted_entity == labelled_entity).all(dim=0) & starts[0]

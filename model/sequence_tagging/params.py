@@ -10,6 +10,7 @@ from pydantic import Field
 
 from engine.params import DataParams as SharedDataParams
 from engine.params import TrainingParams
+from model.layers import UNK
 from utils import UserError
 
 from .formats import read_lines
@@ -17,13 +18,13 @@ from .formats import read_lines
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-PAD, UNK = 0, 1  # numbers of no word and of any unknown word; the vocabularies follow, so that no text can name these
+NO_TAG = -1  # the label behind a sentence's end
 
 
 class Params(TrainingParams):
     """The hyperparameters of sequence tagging. The defaults are the LSTM tagger of the CS230 notes."""
 
-    data_dir: str = Field("data/ner", description="The built data set; --data_dir goes before it.")
+    data_dir: str = Field("data/ner", description="The built data set; --data_dir overrides it.")
     batch_size: int = Field(32, ge=1, description="Sentences per optimizer step.")
     monitor: Literal["f1", "accuracy", "loss"] = Field(
         "f1", description="What chooses the best weights, on val: F1 of entities, accuracy of words, or the loss."
@@ -31,12 +32,16 @@ class Params(TrainingParams):
 
     embedding_dim: int = Field(50, ge=1, description="Size of a word's vector.")
     pretrained_embeddings: str = Field(
-        "", description="Text file of word vectors to begin with (GloVe, word2vec, fastText); none if empty."
+        "", description="Text file of initial word vectors (GloVe, word2vec, fastText); none if empty."
     )
-    lowercase_words: bool = Field(False, description="Words are looked up in lower case; characters keep theirs.")
-    fold_digits: bool = Field(False, description="Words are looked up with every digit as 0; characters keep theirs.")
+    lowercase_words: bool = Field(False, description="Look up words in lower case; their characters stay as they are.")
+    fold_digits: bool = Field(
+        False, description="Look up words with every digit as 0; their characters stay as they are."
+    )
     word_dropout: float = Field(
-        0.0, ge=0, description="Train on a word seen n times as if unknown, with probability this / (this + n)."
+        0.0,
+        ge=0,
+        description="Treat a word that train has n times as unknown with probability x / (x + n), x being this number.",
     )
     char_features: Literal["none", "cnn", "lstm"] = Field("none", description="What reads the characters of a word.")
     char_embedding_dim: int = Field(25, ge=1, description="Size of a character's vector.")
@@ -57,7 +62,7 @@ class Params(TrainingParams):
     crf: bool = Field(False, description="Score whole sequences of tags, with a conditional random field.")
 
     def normalize(self, word: str) -> str:
-        """The form under which a word is looked up."""
+        """The form in which a word is looked up in the vocabulary."""
         word = word.lower() if self.lowercase_words else word
         return re.sub(r"\d", "0", word) if self.fold_digits else word
 
@@ -71,18 +76,18 @@ class Params(TrainingParams):
 class DataParams(SharedDataParams):
     """What the data decides: `dataset_params.json` and the vocabularies beside it, as build_dataset.py writes them."""
 
-    decides_network: ClassVar = ("words", "tags", "chars")  # weights are for these and no others
+    decides_network: ClassVar = ("words", "tags", "chars")
 
     num_words: int = Field(ge=1)
     num_tags: int = Field(ge=1)
     num_chars: int = Field(ge=1)
-    unseen_tags: list[str]  # that only val or test have: never predicted, and counted as what they are
+    unseen_tags: list[str]  # that only val or test have: never predicted, so they count as errors
     words: list[str] = Field([])  # of train, the most frequent first
     tags: list[str] = Field([])
     chars: list[str] = Field([])
 
     def complete(self, data_dir: Path) -> Self:
-        """With the vocabularies. Raises UserError when one is not what was built."""
+        """These values with the vocabularies. Raises UserError when one is not what was built."""
         lists: dict[str, Any] = {name: read_lines(data_dir / f"{name}.txt") for name in ("words", "tags", "chars")}
         for name, entries in lists.items():
             different, expected = len(set(entries)), getattr(self, f"num_{name}")

@@ -63,7 +63,7 @@ class Report(BaseReport):
 
 
 def scores(correct: int, predicted: int, labelled: int) -> list[float]:
-    """Precision, recall, F1, and the two counts they are of."""
+    """Precision, recall, F1, and the two counts that they are shares of."""
     counts = torch.tensor([correct, predicted, labelled])
     return [precision(counts), recall(counts), f1(counts), labelled, predicted]
 

@@ -1,7 +1,7 @@
-"""Sentences for those who have none at hand: a small newspaper, written by a grammar of its own.
+"""Sample sentences: a small newspaper, written by a grammar.
 
-What makes it worth learning: the same name may be a person, a place or an organization, and only its company tells
-which; half of the names in val and test are ones that train never saw, so that their form has to do; and sometimes
+It is worth learning for three reasons. The same name may be a person, a place or an organization, and only the words
+around it tell which. Half of the names in val and test do not occur in train, so only their form helps. And sometimes
 neither is enough.
 """
 

@@ -14,7 +14,7 @@ from engine.tables import Columns
 class Params(TrainingParams):
     """The hyperparameters of tabular prediction. The defaults are logistic, or linear, regression."""
 
-    data_dir: str = Field("data/table", description="The built data set; --data_dir goes before it.")
+    data_dir: str = Field("data/table", description="The built data set; --data_dir overrides it.")
     batch_size: int = Field(256, ge=2, description="Rows per optimizer step; batch normalisation needs two.")
     monitor: Literal["loss", "accuracy", "f1", "auc", "mae", "rmse", "r2"] = Field(
         "loss", description="What chooses the best weights, on val: the loss, or a metric of the data's objective."

@@ -1,4 +1,4 @@
-"""A table for those who have none at hand: visitors of a shop, and whether they buy. The rule behind it is known.
+"""A sample table: visitors of a shop, and whether they buy. The rule behind it is known.
 
 A visitor buys with the probability sigmoid(score). The score is 2.5 if the basket costs a quarter to a half of the
 budget, else -2.5; plus 1.5 on a weekend, minus 2 for visitors from Nowhere. Since neither more nor less of a column
