@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import importlib
+import io
 import json
 import os
 import pty
@@ -827,6 +828,30 @@ def test_full_disk(experiment: Experiment, monkeypatch: pytest.MonkeyPatch, name
         assert checkpoints.load_checkpoint(path)["state_dict"]
     train_ok(model_dir)
     assert_same_run(whole, model_dir)
+
+
+@pytest.mark.parametrize("room", [0, 100, 5_000, 20_000])
+def test_full_disk_in_the_middle_of_a_checkpoint(
+    experiment: Experiment, monkeypatch: pytest.MonkeyPatch, room: int
+) -> None:
+    """Not when it is flushed but when a piece of it is written, which torch.save reports as an error of its own."""
+    model_dir = experiment()
+    assert stop_after(8 + 1, model_dir, monkeypatch).status == 143
+
+    class SmallFile(io.FileIO):
+        def write(self, content: Any) -> int:
+            if self.tell() + len(content) > room:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            return super().write(content)
+
+    def open_small(path: Any, mode: str) -> Any:
+        return io.BufferedWriter(SmallFile(path, mode)) if ".epoch" in str(path) else open(path, mode)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(utils, "open", open_small, raising=False)
+        refused(run("train", "--model_dir", model_dir), "epoch_0002.pt: the disk is full", " free")
+    assert not list(model_dir.rglob("*.partial"))
+    assert "Going on in epoch 2" in train_ok(model_dir)
 
 
 def test_full_disk_while_stopping(experiment: Experiment, monkeypatch: pytest.MonkeyPatch) -> None:
