@@ -8,12 +8,13 @@ python synthesize_results.py --parent_dir experiments/learning_rate --plot --htm
 from __future__ import annotations
 
 import argparse
-from collections import defaultdict
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 
 from engine.commands import run_command
-from results.experiments import best_first, find_experiments
-from results.table import FORMATS, make_table, merge_seeds
+from results.experiments import Result, best_first, find_results
+from results.table import FORMATS, by_task, write_tables
 from utils import UserError, logger, write_atomically
 
 
@@ -32,37 +33,42 @@ def main() -> None:
     parent_dir = Path(args.parent_dir)
     if not parent_dir.is_dir():
         raise UserError(f"--parent_dir {parent_dir}: no such folder.")
-    groups = defaultdict(list)
-    for experiment in find_experiments(parent_dir):
-        # the columns of two tasks have little in common; but a program that reads the file wants one
-        groups["" if args.format in ("csv", "json") else experiment.params.get("task", "")].append(experiment)
-    for_programs = args.format in ("csv", "json")
-    tables = [make_table(group if for_programs else merge_seeds(group)) for group in groups.values()]
-    table = "\n\n".join(FORMATS[args.format](*table) for table in tables or [make_table([])])
-    print(table if groups or args.format != "markdown" else f"No experiments below {parent_dir}.")
+    results = find_results(parent_dir)
+    tables = write_tables(results, args.format)
+    print(tables if results or args.format != "markdown" else f"No experiments below {parent_dir}.")
     if args.output:
-        try:
-            write_atomically(Path(args.output), table + "\n")
-        except OSError as error:
-            raise UserError(f"--output {args.output}: cannot be written ({error.strerror}).") from None
-    if args.plot or args.html:
-        from results import page as results_page
+        with writing("--output", args.output):
+            write_atomically(Path(args.output), tables + "\n")
+    if args.plot:
+        plot(results, parent_dir)
+    if args.html:
+        from results.page import write_page
 
-        ranked = [best_first(group) for group in groups.values()]
-        if args.plot:
-            drawn = []
-            for group in ranked:
-                name = "results.png" if len(ranked) == 1 else f"results_{group[0].params.get('task')}.png"
-                drawn += [parent_dir / name] * results_page.draw(group, parent_dir, parent_dir / name)
-            if not drawn:
-                raise UserError(f"{parent_dir}: no experiment here was trained, so there is nothing to draw.")
-            logger.info("%s", ", ".join(map(str, drawn)))
-        if args.html:
-            try:
-                results_page.write_page([(group, *make_table(group)) for group in ranked], parent_dir, Path(args.html))
-            except OSError as error:
-                raise UserError(f"--html {args.html}: cannot be written ({error.strerror}).") from None
-            logger.info("%s", args.html)
+        with writing("--html", args.html):
+            write_page(results, parent_dir, Path(args.html))
+        logger.info("%s", args.html)
+
+
+def plot(results: list[Result], parent_dir: Path) -> None:
+    """A picture for each task that was trained."""
+    from results.picture import draw_results
+
+    groups = by_task(results)
+    paths = [parent_dir / ("results.png" if len(groups) == 1 else f"results_{group[0].task}.png") for group in groups]
+    drawn = [
+        path for group, path in zip(groups, paths, strict=True) if draw_results(best_first(group), parent_dir, path)
+    ]
+    if not drawn:
+        raise UserError(f"{parent_dir}: no experiment here was trained, so there is nothing to draw.")
+    logger.info("%s", ", ".join(map(str, drawn)))
+
+
+@contextlib.contextmanager
+def writing(flag: str, path: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"{flag} {path}: cannot be written ({error.strerror}).") from None
 
 
 if __name__ == "__main__":

@@ -128,7 +128,7 @@ def many_trials(folder: Path, data_dir: str, count: int) -> None:
             (trial / name).write_text(json.dumps(value) + "\n")
         (trial / "best_weights").mkdir()
         (trial / "best_weights" / "epoch_0003.pt").touch()
-        study.add_trial(
+        study.study.add_trial(
             optuna.create_trial(
                 value=i / count,
                 params={"learning_rate": rate},

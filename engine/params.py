@@ -145,14 +145,8 @@ class JsonFile:
     def override(self, assignments: list[str]) -> None:
         """Apply `key=value` words of a command line; a value is JSON, or else a plain string."""
         for assignment in assignments:
-            key, equals, text = assignment.partition("=")
-            if not equals or not key:
-                raise UserError(f"--set {assignment}: expected key=value, such as learning_rate=0.01.")
-            try:
-                self.values[key] = json.loads(text)
-            except json.JSONDecodeError:
-                self.values[key] = text
-            self.where[key] = "--set"
+            key, text = split_assignment(assignment, "key=value, such as learning_rate=0.01")
+            self.values[key], self.where[key] = parse_value(text), "--set"
         if assignments:
             self.heading = f"{self.path} with --set {' '.join(assignments)}"
 
@@ -183,6 +177,22 @@ class Problem(NamedTuple):
     key: str
     text: str
     place: str = "default"  # of a key that the file does not have
+
+
+def split_assignment(assignment: str, expected: str) -> tuple[str, str]:
+    """The two sides of a `key=value` word of a command line. Raises UserError that says what was `expected`."""
+    key, equals, text = assignment.partition("=")
+    if not equals or not key:
+        raise UserError(f"--set {assignment}: expected {expected}.")
+    return key, text
+
+
+def parse_value(text: str) -> Any:
+    """The value that `text` writes: JSON, or else a plain string."""
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        return text
 
 
 def list_problems(heading: str, problems: Iterable[str]) -> str:

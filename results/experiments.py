@@ -1,14 +1,14 @@
-"""Experiments, found below a folder."""
+"""Experiments and their results, found below a folder."""
 
 from __future__ import annotations
 
 import json
-import math
 import os
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from engine.experiments import read_params
+from engine.ranking import Goal, rank
 from model import TASKS
 from utils import UserError
 
@@ -17,17 +17,25 @@ METRICS_FILES = {"metrics_eval_best_weights.json": "", "metrics_test_best_weight
 NOT_EXPERIMENTS = {"previous", "last_weights", "best_weights", "train_summaries", "eval_summaries"}
 
 
-class Experiment(NamedTuple):
+class Result(NamedTuple):
+    """What one experiment has measured."""
+
     name: str  # path relative to the parent
     status: str
     metrics: dict[str, float]
     params: dict[str, Any]
     monitor: str
+    goal: Goal
     is_restored: bool = False  # it began from the weights of another
+    error: str = ""
+
+    @property
+    def task(self) -> str:
+        return self.params.get("task", "")
 
 
-def find_experiments(parent_dir: Path) -> list[Experiment]:
-    """Every folder below `parent_dir` that has a params.json, and `parent_dir` itself once it was trained."""
+def find_results(parent_dir: Path) -> list[Result]:
+    """Of every folder below `parent_dir` that has a params.json, and of `parent_dir` itself once it was trained."""
     found = []
     for folder, subfolders, files in os.walk(parent_dir):
         subfolders[:] = sorted(name for name in subfolders if name not in NOT_EXPERIMENTS and name[0] != ".")
@@ -35,11 +43,11 @@ def find_experiments(parent_dir: Path) -> list[Experiment]:
         # what a search leaves to be trained
         is_proposal = Path(folder).name == "best" and (Path(folder).parent / "search.log").exists()
         if "run.json" in files or ("params.json" in files and not is_parent and not is_proposal):
-            found.append(read_experiment(Path(folder), os.path.relpath(folder, parent_dir)))
+            found.append(read_result(Path(folder), os.path.relpath(folder, parent_dir)))
     return found
 
 
-def read_experiment(folder: Path, name: str) -> Experiment:
+def read_result(folder: Path, name: str) -> Result:
     """What one folder holds. A file that cannot be read shows in the status and does not stop the table."""
     broken: list[str] = []
 
@@ -76,18 +84,16 @@ def read_experiment(folder: Path, name: str) -> Experiment:
         status += f" after epoch {epochs} of {params.get('num_epochs', '?')}"
     if broken:
         status = f"unreadable: {', '.join(broken)}"
-    return Experiment(name, status, metrics, params, run.get("monitor", "accuracy"), bool(run.get("restore_file")))
+    monitor = run.get("monitor", "accuracy")
+    goal = run.get("goal", "minimize" if monitor == "loss" else "maximize")
+    return Result(name, status, metrics, params, monitor, goal, bool(run.get("restore_file")), run.get("error", ""))
 
 
-def best_first(experiments: list[Experiment]) -> list[Experiment]:
+def best_first(results: list[Result]) -> list[Result]:
     """By the metric that each is judged by, on val, then by the loss; those without come last."""
 
-    def key(experiment: Experiment) -> tuple[Any, ...]:
-        metrics = {name: value for name, value in experiment.metrics.items() if not math.isnan(value)}
-        value = metrics.get(experiment.monitor)
-        if value is None:
-            return True, experiment.monitor, experiment.name
-        sign = 1 if experiment.monitor == "loss" else -1
-        return False, experiment.monitor, sign * value, metrics.get("loss", math.inf), experiment.name
+    def key(result: Result) -> tuple[Any, ...]:
+        is_missing, *numbers = rank(result.metrics, result.monitor, result.goal)
+        return is_missing, result.monitor, *numbers, result.name
 
-    return sorted(experiments, key=key)
+    return sorted(results, key=key)

@@ -1,4 +1,4 @@
-"""Experiments as a table."""
+"""Results as a table."""
 
 from __future__ import annotations
 
@@ -9,38 +9,45 @@ import re
 import statistics
 from collections import defaultdict
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 from tabulate import tabulate
 
-from results.experiments import Experiment, best_first
+from results.experiments import Result, best_first
 
 
-def make_table(experiments: list[Experiment]) -> tuple[list[str], list[list[Any]]]:
-    """Column names and rows: name, metrics, the hyperparameters that are not the same everywhere, and the status."""
-    experiments = best_first(experiments)
-    judged_by = [experiment.monitor for experiment in experiments if experiment.monitor in experiment.metrics]
-    metrics = list(dict.fromkeys([*judged_by, *(name for e in experiments for name in e.metrics)]))
-    params = list(dict.fromkeys(name for experiment in experiments for name in experiment.params))
-    different = [name for name in params if len({json.dumps(e.params.get(name)) for e in experiments if e.params}) > 1]
+class Table(NamedTuple):
+    header: list[str]
+    rows: list[list[Any]]
+
+
+def make_table(results: list[Result]) -> Table:
+    """The best first: name, metrics, the hyperparameters that are not the same everywhere, and the status."""
+    results = best_first(results)
+    judged_by = [result.monitor for result in results if result.monitor in result.metrics]
+    metrics = list(dict.fromkeys([*judged_by, *(name for result in results for name in result.metrics)]))
+    params = list(different_params([result for result in results if result.params]))
     rows = [
         [
-            e.name,
-            *(e.metrics.get(name) for name in metrics),
-            *(e.params.get(name) for name in different),
-            describe_status(e),
+            result.name,
+            *(result.metrics.get(name) for name in metrics),
+            *(result.params.get(name) for name in params),
+            result.status + (", from other weights" if result.is_restored else ""),
         ]
-        for e in experiments
+        for result in results
     ]
-    return ["experiment", *metrics, *different, "status"], rows
+    return Table(["experiment", *metrics, *params, "status"], rows)
 
 
-def describe_status(experiment: Experiment) -> str:
-    return experiment.status + (", from other weights" if experiment.is_restored else "")
+def different_params(results: list[Result]) -> dict[str, list[Any]]:
+    """The values of each hyperparameter that is not the same in all results."""
+    names = dict.fromkeys(name for result in results for name in result.params)
+    columns = {name: [result.params.get(name) for result in results] for name in names}
+    return {name: values for name, values in columns.items() if len(set(map(json.dumps, values))) > 1}
 
 
 class Spread(float):
-    """The mean of some runs, which knows their standard deviation."""
+    """The mean of some numbers, which knows their standard deviation."""
 
     deviation: float
 
@@ -51,29 +58,29 @@ class Spread(float):
         return mean
 
 
-def merge_seeds(experiments: list[Experiment]) -> list[Experiment]:
+def merge_seeds(results: list[Result]) -> list[Result]:
     """One for all that differ in their seed alone, with mean and deviation of what they measured."""
-    groups: dict[str, list[Experiment]] = defaultdict(list)
-    for e in experiments:
-        same = {name: value for name, value in e.params.items() if name != "seed"}
-        groups[json.dumps(same) if e.metrics and not e.is_restored else e.name].append(e)
-    merged: list[Experiment] = []
+    groups: dict[str, list[Result]] = defaultdict(list)
+    for result in results:
+        same = {name: value for name, value in result.params.items() if name != "seed"}
+        groups[json.dumps(same) if result.metrics and not result.is_restored else result.name].append(result)
+    merged: list[Result] = []
     for group in groups.values():
-        seeds = {e.params.get("seed") for e in group}
+        seeds = {result.params.get("seed") for result in group}
         merged += [merge(group)] if len(seeds) == len(group) > 1 else group
     return merged
 
 
-def merge(group: list[Experiment]) -> Experiment:
-    metrics: dict[str, float] = {}
-    for name in dict.fromkeys(name for e in group for name in e.metrics):
-        values = [e.metrics[name] for e in group if name in e.metrics]
-        metrics[name] = Spread.of(values)
-    done = sum(e.status == "finished" for e in group)
-    status = "finished" if done == len(group) else f"{done} of {len(group)} finished"
-    params = {name: value for name, value in group[0].params.items() if name != "seed"}
-    name = re.sub(r"[-_]?seed_?\d+", "", group[0].name)
-    return Experiment(f"{name} ({len(group)} seeds)", status, metrics, params, group[0].monitor)
+def merge(group: list[Result]) -> Result:
+    names = dict.fromkeys(name for result in group for name in result.metrics)
+    measured = {name: [result.metrics[name] for result in group if name in result.metrics] for name in names}
+    done = sum(result.status == "finished" for result in group)
+    return group[0]._replace(
+        name=re.sub(r"[-_]?seed_?\d+", "", group[0].name) + f" ({len(group)} seeds)",
+        status="finished" if done == len(group) else f"{done} of {len(group)} finished",
+        metrics={name: Spread.of(values) for name, values in measured.items()},
+        params={name: value for name, value in group[0].params.items() if name != "seed"},
+    )
 
 
 def show(value: Any) -> str:
@@ -87,29 +94,45 @@ def show(value: Any) -> str:
     return "" if value is None else str(value)
 
 
-def as_text(tablefmt: str) -> Callable[[list[str], list[list[Any]]], str]:
-    def write(header: list[str], rows: list[list[Any]]) -> str:
-        cells = [[show(value) for value in row] for row in rows]
-        numeric = [any(isinstance(row[i], int | float) for row in rows) for i in range(len(header))]
-        align = ["right" if is_numeric else "left" for is_numeric in numeric] if rows else None
-        return tabulate(cells, header, tablefmt=tablefmt, disable_numparse=True, colalign=align)
+def as_text(tablefmt: str) -> Callable[[Table], str]:
+    def write(table: Table) -> str:
+        cells = [[show(value) for value in row] for row in table.rows]
+        numeric = [any(isinstance(value, int | float) for value in column) for column in zip(*table.rows, strict=True)]
+        align = ["right" if is_numeric else "left" for is_numeric in numeric] or None
+        return tabulate(cells, table.header, tablefmt=tablefmt, disable_numparse=True, colalign=align)
 
     return write
 
 
-def as_csv(header: list[str], rows: list[list[Any]]) -> str:
+def as_csv(table: Table) -> str:
     text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows([header, *rows])
+    csv.writer(text, lineterminator="\n").writerows([table.header, *table.rows])
     return text.getvalue().rstrip("\n")
 
 
-def as_json(header: list[str], rows: list[list[Any]]) -> str:
-    return json.dumps([dict(zip(header, row, strict=True)) for row in rows], indent=4)
+def as_json(table: Table) -> str:
+    return json.dumps([dict(zip(table.header, row, strict=True)) for row in table.rows], indent=4)
 
 
-FORMATS: dict[str, Callable[[list[str], list[list[Any]]], str]] = {
+FORMATS: dict[str, Callable[[Table], str]] = {
     "markdown": as_text("github"),
     "csv": as_csv,
     "json": as_json,
     "latex": as_text("latex"),
 }
+FOR_PROGRAMS = ("csv", "json")  # they get a row for each run, and one table for all tasks
+
+
+def write_tables(results: list[Result], format: str) -> str:
+    """One table for each task, since their columns have little in common; the seeds of a setting as one row."""
+    if format in FOR_PROGRAMS:
+        return FORMATS[format](make_table(results))
+    tables = [make_table(merge_seeds(group)) for group in by_task(results)]
+    return "\n\n".join(map(FORMATS[format], tables or [make_table([])]))
+
+
+def by_task(results: list[Result]) -> list[list[Result]]:
+    groups: dict[str, list[Result]] = defaultdict(list)
+    for result in results:
+        groups[result.task].append(result)
+    return list(groups.values())

@@ -1,11 +1,11 @@
-"""What is searched: search.json, checked."""
+"""What is searched: search.json, checked against the parameters of the task."""
 
 from __future__ import annotations
 
 import itertools
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -14,7 +14,17 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from pydantic import Field
 
 from engine.experiments import check_params, load_data_params, read_params_file
-from engine.params import WITHOUT_EFFECT, JsonFile, StrictModel, did_you_mean
+from engine.params import (
+    WITHOUT_EFFECT,
+    JsonFile,
+    Problem,
+    StrictModel,
+    did_you_mean,
+    list_problems,
+    parse_value,
+    split_assignment,
+)
+from engine.ranking import Goal
 from model import TASKS
 from utils import UserError
 
@@ -36,19 +46,19 @@ NOT_SEARCHED = ("task", "data_dir", "monitor")
 
 @dataclass(frozen=True)
 class Search:
-    """What is searched, all checked."""
+    """A search whose files have been checked."""
 
     parent_dir: Path
+    params: Any  # of the parent's params.json
+    data_digest: str
     method: str
     num_trials: int
     seed: int
     seeds: int
-    metric: str
-    goal: Literal["maximize", "minimize"]
-    space: dict[str, BaseDistribution]
-    params: Any  # of the parent's params.json
-    data_digest: str
     prune: bool
+    metric: str
+    goal: Goal
+    space: dict[str, BaseDistribution]
 
     def describe(self) -> dict[str, Any]:
         """What may not change within a study."""
@@ -59,17 +69,27 @@ class Search:
 
     @property
     def first_rung(self) -> int:
-        """The epochs after which a run is judged for the first time."""
+        """The epoch after which a run is judged for the first time: a quarter of the shortest run."""
         searched = self.space.get("num_epochs")
         if isinstance(searched, CategoricalDistribution):
             return max(1, min(map(int, searched.choices)) // 4)  # type: ignore[arg-type]
         return max(1, (searched.low if isinstance(searched, IntDistribution) else self.params.num_epochs) // 4)
 
+    def grid(self) -> Iterator[dict[str, Any]]:
+        """All settings of a grid, as the study stores them."""
+        for values in itertools.product(*map(grid_values, self.space.values())):
+            yield dict(zip(self.space, values, strict=True))
+
     def setting_of(self, params: Mapping[str, Any]) -> dict[str, Any]:
-        """What is trained with: of a continuous range three digits, so that a folder's name says the value."""
+        """The parameters of a run, from those of a trial.
+
+        Values of a continuous range keep three digits, so that the name of a folder says the whole value.
+        """
         setting = dict(params)
         for name, values in self.space.items():
-            if isinstance(values, FloatDistribution):
+            if isinstance(values, CategoricalDistribution):
+                setting[name] = from_choice(params[name])
+            elif isinstance(values, FloatDistribution):
                 value = float(f"{params[name]:.3g}") if values.step is None else round(params[name], 12)
                 setting[name] = min(max(value, values.low), values.high)
         return setting
@@ -82,8 +102,24 @@ class Search:
 
 
 def show(value: Any) -> str:
+    """A value in letters that any file system takes: 0.001, 64x64 for a list, none for an empty one."""
+    if isinstance(value, list):
+        return "x".join(map(show, value)) or "none"
     text = f"{value:.12g}" if isinstance(value, float) else str(value)
     return "".join(letter if letter.isalnum() or letter in "._-+" else "_" for letter in text)
+
+
+JSON_TEXT = ("[", "{", '"')  # how the JSON text of a list, an object, or a string begins
+
+
+def to_choice(value: Any) -> Any:
+    """`value` as a study stores it. A list is stored as JSON text, since Optuna takes only plain values."""
+    return json.dumps(value) if str(value).startswith(JSON_TEXT) else value
+
+
+def from_choice(choice: Any) -> Any:
+    """The value that `to_choice` stored."""
+    return json.loads(choice) if str(choice).startswith(JSON_TEXT) else choice
 
 
 def read_search(
@@ -100,66 +136,111 @@ def read_search(
     """
     base = read_params_file(parent_dir)
     params = check_params(TASKS, base)
+    file = grid_of(parent_dir, assignments) if assignments else read_search_file(parent_dir)
+    for name, value in {"method": method, "num_trials": num_trials}.items():
+        if value is not None:
+            file.values[name], file.where[name] = value, f"--{name}"
+    asked = file.validate(SearchFile)
+    metric = asked.metric.get("name", params.monitor)
+    space, problems = read_space(asked, file, base, params)
+    problems += [file.locate(problem) for problem in check_rest(asked, metric, base, params)]
+    if problems:
+        raise UserError(list_problems(file.heading or str(file.path), problems))
+    count = asked.num_trials
+    if asked.method == "grid":
+        count = math.prod(len(grid_values(values)) for values in space.values())
+        if num_trials not in (None, count):
+            raise UserError(f"--num_trials {num_trials}: a grid tries all its settings, here {count}.")
+    data = load_data_params(TASKS[params.task], Path(data_dir or params.data_dir))
+    goal: Any = asked.metric.get("goal") or default_goal(params.task, params.with_data(data), metric)
+    how = {name: getattr(asked, name) for name in ("method", "seed", "seeds", "prune")}
+    return Search(parent_dir, params, data.digest, num_trials=count, metric=metric, goal=goal, space=space, **how)
+
+
+def default_goal(task: str, params: Any, metric: str) -> Goal:
+    """The goal of a metric for which search.json names none."""
+    if metric == "loss":
+        return "minimize"
+    from engine.metrics import goal_of  # imports torch, which a search does without otherwise
+
+    return goal_of(TASKS[task], params, metric)
+
+
+def read_search_file(parent_dir: Path) -> JsonFile:
     path = parent_dir / "search.json"
-    if assignments:
-        choices = dict(map(split_assignment, assignments))
-        if len(choices) < len(assignments):
-            raise UserError(f"--set {' '.join(assignments)}: a parameter twice. Expected key=value,value.")
-        file = JsonFile(path, {"method": "grid", "space": choices})
-        file.where, file.heading = dict.fromkeys(file.values, "--set"), f"--set {' '.join(assignments)}"
-    elif path.is_file():
-        file = JsonFile.read(path)
-    else:
+    if not path.is_file():
         raise UserError(
             f"{path}: no such file. It says what to search, such as\n"
             '  {"num_trials": 20, "space": {"learning_rate": {"min": 1e-4, "max": 1e-1, "log": true}}}\n'
             f"For a quick grid: python search_hyperparams.py --parent_dir {parent_dir} --set learning_rate=1e-3,1e-2"
         )
-    for name, value in (("method", method), ("num_trials", num_trials)):
-        if value is not None:
-            file.values[name], file.where[name] = value, f"--{name}"
-    checked = file.validate(SearchFile)
-    metric = checked.metric.get("name", params.monitor)
-    goal: Any = checked.metric.get("goal", "minimize" if metric == "loss" else "maximize")
+    return JsonFile.read(path)
+
+
+def grid_of(parent_dir: Path, assignments: Sequence[str]) -> JsonFile:
+    """The search.json that `key=value,value` words of the command line stand for."""
+    heading, space = f"--set {' '.join(assignments)}", {}
+    for assignment in assignments:
+        key, text = split_assignment(assignment, "key=value,value, such as learning_rate=1e-3,1e-2")
+        if key in space:
+            raise UserError(f"{heading}: a parameter twice. Expected key=value,value.")
+        space[key] = [parse_value(word) for word in split_values(text)]
+    values = {"method": "grid", "space": space}
+    return JsonFile(parent_dir / "search.json", values, dict.fromkeys(values, "--set"), heading=heading)
+
+
+def split_values(text: str) -> list[str]:
+    """The words of `text` between its commas; those inside brackets or quotes belong to a word."""
+    words, depth, is_quoted = [""], 0, False
+    for letter in text:
+        is_quoted ^= letter == '"'
+        depth += 0 if is_quoted else (letter in "[{") - (letter in "]}")
+        if letter == "," and depth == 0 and not is_quoted:
+            words.append("")
+        else:
+            words[-1] += letter
+    return words
+
+
+def check_rest(asked: SearchFile, metric: str, base: JsonFile, params: Any) -> list[Problem]:
+    """What is wrong with a search apart from the entries of its space."""
     problems = []
-    if checked.metric.keys() - {"name", "goal"} or goal not in ("maximize", "minimize"):
-        problems.append('metric: expected {"name": "accuracy", "goal": "maximize"}, or minimize.')
-    if metric != params.monitor:
-        try:
-            check_value("monitor", metric, [base])
-        except UserError as error:
-            problems.append(f"metric: {str(error).removeprefix('monitor: ')}")
-    if checked.seeds > 1 and "seed" in checked.space:
-        problems.append("seeds: more than 1, while seed is searched.")
-    if not checked.space:
-        problems.append("space: empty. Nothing to search.")
+    if asked.metric.keys() - {"name", "goal"} or asked.metric.get("goal", "maximize") not in ("maximize", "minimize"):
+        problems.append(Problem("metric", 'expected {"name": "accuracy", "goal": "maximize"}, or minimize.'))
+    if metric != params.monitor and (problem := find_problem("monitor", metric, [base.values], params)):
+        problems.append(Problem("metric", problem))
+    if asked.seeds > 1 and "seed" in asked.space:
+        problems.append(Problem("seeds", "more than 1, while seed is searched."))
+    if not asked.space:
+        problems.append(Problem("space", "empty. Nothing to search."))
+    return problems
+
+
+def read_space(
+    asked: SearchFile, file: JsonFile, base: JsonFile, params: Any
+) -> tuple[dict[str, BaseDistribution], list[str]]:
+    """The values of each searched parameter, and what is wrong with the entries of others, with their lines."""
     space: dict[str, BaseDistribution] = {}
-    bases = [base, *vary(base, checked.space)]
-    for name, entry in checked.space.items():
+    problems = []
+    # one value may need another one: fewer epochs of warm-up than epochs. So each is tried with the ends of the others
+    ends = itertools.product(*map(ends_of, asked.space.values()))
+    others = [
+        base.values,
+        *(base.values | dict(zip(asked.space, end, strict=True)) for end in itertools.islice(ends, 1000)),
+    ]
+    for name, entry in asked.space.items():
         try:
-            space[name] = read_values(name, entry, bases, params, checked.method)
+            space[name] = read_values(name, entry, asked.method == "grid", others, params)
         except UserError as error:
-            problems.append(f"{'' if assignments else find_line(path, name)}{error}")
-    if problems:
-        count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
-        raise UserError("\n  ".join([f"{file.heading or path}: {count}", *problems]))
-    settings = math.prod(len(grid_values(values)) for values in space.values()) if checked.method == "grid" else None
-    if settings and num_trials not in (None, settings):
-        raise UserError(f"--num_trials {num_trials}: a grid tries all its settings, here {settings}.")
-    data = load_data_params(TASKS[params.task], Path(data_dir or params.data_dir))
-    return Search(
-        parent_dir,
-        checked.method,
-        settings or checked.num_trials,
-        checked.seed,
-        checked.seeds,
-        metric,
-        goal,
-        space,
-        params,
-        data.digest,
-        checked.prune,
-    )
+            line = "" if file.heading else find_line(file.path, name)
+            problems.append(f"{line}{name}: {error}")
+    return space, problems
+
+
+def ends_of(entry: Any) -> list[Any]:
+    if isinstance(entry, list):
+        return entry
+    return [entry.get("min"), entry.get("max")] if isinstance(entry, dict) else []
 
 
 def find_line(path: Path, name: str) -> str:
@@ -168,87 +249,77 @@ def find_line(path: Path, name: str) -> str:
     return next((f"line {i}  " for i, line in enumerate(lines, 1) if f'"{name}"' in line), "")
 
 
-def split_assignment(assignment: str) -> tuple[str, list[Any]]:
-    key, equals, text = assignment.partition("=")
-    if not equals or not key or not text:
-        raise UserError(f"--set {assignment}: expected key=value,value, such as learning_rate=1e-3,1e-2.")
-    return key, [parse_value(word) for word in text.split(",")]
+def find_problem(name: str, value: Any, others: Sequence[dict[str, Any]], params: Any) -> str:
+    """Why the task refuses this value of a parameter; "" if it takes it together with any of `others`."""
+    first = ""
+    for values in others:
+        file = JsonFile(Path(), {**values, name: value})
+        validated, problems = file.check(type(params), {"task": params.task})
+        if validated is not None:
+            return ""
+        problem = next((problem for problem in problems if problem.key == name), problems[0])
+        first = first or (problem.text if problem.key == name else f"{problem.key}: {problem.text}")
+    return first
 
 
-def parse_value(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError:
-        return text
-
-
-def read_values(name: str, entry: Any, bases: Sequence[JsonFile], params: Any, method: str) -> BaseDistribution:
+def read_values(
+    name: str, entry: Any, is_grid: bool, others: Sequence[dict[str, Any]], params: Any
+) -> BaseDistribution:
     """The distribution that `entry` describes. Raises UserError if it is none, or leaves the parameter's bounds."""
     fields = type(params).model_fields
     if name not in fields:
-        raise UserError(f"{name}: unknown parameter.{did_you_mean(name, fields)}")
+        raise UserError(f"unknown parameter.{did_you_mean(name, fields)}")
     if name in NOT_SEARCHED:
-        raise UserError(f"{name}: cannot be searched.")
+        raise UserError("cannot be searched.")
+
+    def check(value: Any) -> None:
+        if problem := find_problem(name, value, others, params):
+            raise UserError(problem)
+
     if isinstance(entry, list):
-        if not entry or len({json.dumps(value) for value in entry}) < len(entry):
-            raise UserError(f"{name}: expected a list of different values, got {json.dumps(entry)}.")
+        if not entry or len(set(map(show, entry))) < len(entry):  # as each has a folder of its own
+            raise UserError(f"expected a list of different values, got {json.dumps(entry)}.")
         for value in entry:
-            check_value(name, value, bases)
-        return CategoricalDistribution(entry)
+            check(value)
+        return CategoricalDistribution([to_choice(value) for value in entry])
     if not isinstance(entry, dict) or not {"min", "max"} <= entry.keys() <= {"min", "max", "step", "log"}:
         raise UserError(
-            f'{name}: expected a list of values, or {{"min": 1e-4, "max": 1e-1, "log": true}} (or "step": 0.1),'
+            'expected a list of values, or {"min": 1e-4, "max": 1e-1, "log": true} (or "step": 0.1),'
             f" got {json.dumps(entry)}."
         )
+    return read_range(entry, fields[name].annotation is int, is_grid, check)
+
+
+def read_range(
+    entry: dict[str, Any], is_integer: bool, is_grid: bool, check: Callable[[Any], None]
+) -> IntDistribution | FloatDistribution:
     low, high, step, log = entry["min"], entry["max"], entry.get("step"), entry.get("log", False)
-    numbers = [value for value in (low, high, step) if value is not None]
-    if not isinstance(log, bool) or any(
-        isinstance(n, bool) or not isinstance(n, int | float) or not math.isfinite(n) for n in numbers
-    ):
-        raise UserError(f"{name}: expected numbers for min, max and step, and true or false for log.")
+    numbers = [low, high] if step is None else [low, high, step]
+    if not isinstance(log, bool) or not all(map(is_number, numbers)):
+        raise UserError("expected numbers for min, max and step, and true or false for log.")
     if low > high:
-        raise UserError(f"{name}: min {low:g} is larger than max {high:g}.")
+        raise UserError(f"min {low:g} is larger than max {high:g}.")
     if log and (low <= 0 or step is not None):
-        raise UserError(f"{name}: log needs a min above 0, and no step.")
+        raise UserError("log needs a min above 0, and no step.")
     if step is not None and step <= 0:
-        raise UserError(f"{name}: step {step:g} is not above 0.")
-    for value in (low, high):
-        check_value(name, value, bases)
-    is_integer = fields[name].annotation is int
-    if method == "grid" and step is None and not (is_integer and not log):
-        raise UserError(f"{name}: a grid needs a step, or a list of values.")
+        raise UserError(f"step {step:g} is not above 0.")
+    check(low)
+    check(high)
+    if is_grid and step is None and (log or not is_integer):
+        raise UserError("a grid needs a step, or a list of values.")
     if is_integer and not isinstance(step, int | None):
-        raise UserError(f"{name}: step {step:g} is no integer.")
+        raise UserError(f"step {step:g} is no integer.")
     if step is not None:  # max need not be one of the values
         high = round(low + math.floor((high - low) / step + 1e-9) * step, 12)
-    if is_integer:
-        return IntDistribution(low, high, log, 1 if step is None else step)
-    return FloatDistribution(low, high, log, step)
+    return IntDistribution(low, high, log, step or 1) if is_integer else FloatDistribution(low, high, log, step)
 
 
-def vary(base: JsonFile, space: Mapping[str, Any]) -> Iterator[JsonFile]:
-    """`base` with the ends of what is searched: one value may need another, such as warm-up fewer epochs than all."""
-    ends = [
-        entry if isinstance(entry, list) else [entry.get("min"), entry.get("max")] if isinstance(entry, dict) else []
-        for entry in space.values()
-    ]
-    for values in itertools.islice(itertools.product(*ends), 1000):
-        yield JsonFile(base.path, base.values | dict(zip(space, values, strict=True)), base.where)
-
-
-def check_value(name: str, value: Any, bases: Sequence[JsonFile]) -> None:
-    """Raises UserError if the task does not take this value of the parameter `name`, with any of `bases`."""
-    problem = ""
-    for base in bases:
-        try:
-            check_params(TASKS, JsonFile(base.path, {**base.values, name: value}, {**base.where, name: "space"}))
-            return
-        except UserError as error:
-            problem = problem or str(error)
-    raise UserError(problem.partition("space  ")[2].split("\n")[0] or problem)
+def is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def grid_values(values: BaseDistribution) -> list[Any]:
+    """All values, as the study stores them."""
     if isinstance(values, CategoricalDistribution):
         return list(values.choices)
     assert isinstance(values, IntDistribution | FloatDistribution)

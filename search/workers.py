@@ -1,8 +1,9 @@
-"""Runs of train.py as child processes, each the copy of a process that has imported everything already."""
+"""Runs as child processes. Each is a copy of a process that has imported everything already."""
 
 from __future__ import annotations
 
 import contextlib
+import importlib
 import multiprocessing
 import os
 import shutil
@@ -11,6 +12,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from multiprocessing import forkserver
 from multiprocessing.connection import wait
 from pathlib import Path
@@ -23,7 +25,7 @@ from engine.signals import stop
 from utils import UserError
 
 BUSY = os.EX_TEMPFAIL if os.name == "posix" else 75  # exit status of a run whose folder another was using
-CONSOLE = "console.txt"  # what a run says, in its folder
+CONSOLE = "console.txt"  # what a run prints, in its folder
 UNKNOWN = 255  # multiprocessing's exit status of a process whose end nobody saw
 SERVER_DIED = (
     "The process that starts the runs was killed (out of memory?). Its runs save and stop; the same command goes on."
@@ -31,7 +33,7 @@ SERVER_DIED = (
 
 
 def choose_jobs(jobs: int | None, gpus: list[str]) -> int:
-    """How many at once: one per GPU, or one per core, since small networks use two cores less than twice as well."""
+    """Runs at once: one per GPU, or one per core, since small networks train less than twice as fast on two cores."""
     return jobs or len(gpus) or count_cores()
 
 
@@ -40,7 +42,7 @@ def count_cores() -> int:
 
 
 def list_gpus() -> list[str]:
-    """The GPUs that CUDA_VISIBLE_DEVICES leaves, or all; asked without torch."""
+    """The GPUs that CUDA_VISIBLE_DEVICES names, or all of them; without importing torch."""
     if "CUDA_VISIBLE_DEVICES" in os.environ:
         return [name for name in os.environ["CUDA_VISIBLE_DEVICES"].split(",") if name and name[0] != "-"]
     if not shutil.which("nvidia-smi"):
@@ -51,45 +53,50 @@ def list_gpus() -> list[str]:
 
 
 class Runner:
-    """Starts runs. A trial costs no import: a server process imports torch and the task once, and is copied."""
+    """Starts runs. A server process imports their modules once; each run is a fork of it, and imports nothing.
 
-    def __init__(self, task: str, jobs: int, gpus: list[str]):
-        # read when the server imports torch
+    Args:
+        command: the module whose `main` a run calls, such as "train".
+        jobs: runs at once, which share the cores.
+        gpus: their names; the runs take turns.
+        preload: other modules that a run needs.
+    """
+
+    def __init__(self, command: str, jobs: int, gpus: list[str], preload: Sequence[str] = ()):
+        self.command, self.gpus = command, gpus
+        # torch reads it when the server imports it
         os.environ.setdefault("OMP_NUM_THREADS", str(max(1, count_cores() // jobs)))
         self.context: Any = multiprocessing.get_context("forkserver" if os.name == "posix" else "spawn")
         if os.name == "posix":
-            plots = ["torch.utils.tensorboard", "matplotlib.figure", "matplotlib.backends.backend_agg"]
-            parts = [f"model.{task}.{part}" for part in ("data_loader", "net", "report")]
-            self.context.set_forkserver_preload(["search_hyperparams", "train", *plots, *parts])
-            forkserver.ensure_running()  # and import meanwhile
-        self.gpus = gpus
+            self.context.set_forkserver_preload([command, *preload])
+            forkserver.ensure_running()  # it imports while this process goes on
 
-    def start(self, folder: Path, flags: list[str], slot: int) -> Run:
+    def start(self, folder: Path, flags: list[str], slot: int) -> Worker:
         gpu = self.gpus[slot % len(self.gpus)] if self.gpus else None
-        process = self.context.Process(target=run_train, args=(str(folder), flags, gpu), daemon=False)
-        run = Run(folder, process)
+        process = self.context.Process(target=work, args=(self.command, str(folder), flags, gpu), daemon=False)
+        worker = Worker(folder, process)
         try:
             process.start()
         except (EOFError, ConnectionError):
             raise UserError(SERVER_DIED) from None
-        return run
+        return worker
 
-    def wait(self, runs: list[Run], seconds: float) -> None:
-        """Until one of `runs` has ended, or the time is over."""
-        if runs:
-            wait([run.process.sentinel for run in runs], seconds)
+    def wait(self, workers: list[Worker], seconds: float) -> None:
+        """Return when one of `workers` has ended, or after `seconds`."""
+        if workers:
+            wait([worker.process.sentinel for worker in workers], seconds)
         else:
             time.sleep(seconds)
 
 
-class Run:
-    """One run of train.py in its folder."""
+class Worker:
+    """The process of one run, and what the run has written to its folder."""
 
     def __init__(self, folder: Path, process: Any):
         self.folder, self.process = folder, process
         self.size = 0  # of history.jsonl, when it was read
         self.history: list[dict[str, Any]] = []
-        self.epochs_before = len(read_history(folder))  # that an earlier process trained
+        self.epochs_before = len(read_history(folder))  # trained by an earlier process
         self.run_before = self.read_run()
         self.started = time.monotonic()
         self.is_stopped = False
@@ -115,7 +122,7 @@ class Run:
         return self.history[seen:]
 
     def read_run(self) -> dict[str, Any]:
-        """Its run.json; empty while there is none, or none that can be read."""
+        """Its run.json; empty if it is missing or broken."""
         with contextlib.suppress(UserError):
             return read_run(self.folder)
         return {}
@@ -125,40 +132,38 @@ class Run:
         return (time.monotonic() - self.started) / max(1, len(self.history) - self.epochs_before)
 
     def stop(self) -> None:
-        """Let it finish its batch and save. Only once: a second signal would not let it."""
+        """Let the run finish its batch and save. The signal is sent only once: a second one would end it at once."""
         if self.process.exitcode is None and not self.is_stopped:
             self.is_stopped = True
             os.kill(self.process.pid, signal.SIGTERM)
 
 
-def run_train(folder: str, flags: list[str], gpu: str | None) -> None:
-    """In the child: `python train.py --model_dir folder`, with its output in a file there."""
+def work(command: str, folder: str, flags: list[str], gpu: str | None) -> None:
+    """In the child: `python command.py --model_dir folder`. What it prints goes to a file in the folder."""
     if os.name == "posix":
-        os.setsid()  # Ctrl-C is for the driver, which passes it on once
+        os.setsid()  # Ctrl-C reaches the driver alone, which passes it on once
     if gpu is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = gpu
     if is_locked(Path(folder)):
-        sys.exit(BUSY)  # and leave the console to the other
+        sys.exit(BUSY)  # the console belongs to the run that has the lock
     output = os.open(os.path.join(folder, CONSOLE), os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
     for descriptor in (1, 2):
         os.dup2(output, descriptor)
     threading.Thread(target=stop_with_driver, daemon=True).start()
 
-    import train
-
     def main() -> None:
         try:
-            train.main()
+            importlib.import_module(command).main()
         except Busy:
             sys.exit(BUSY)
 
     stop.is_patient = True  # a job scheduler may signal it too, besides the driver
-    sys.argv = ["train.py", "--model_dir", folder, *flags]
+    sys.argv = [f"{command}.py", "--model_dir", folder, *flags]
     run_command(main)
 
 
 def stop_with_driver() -> None:
-    """A driver that is killed leaves no orphans: its runs save and stop."""
+    """When the driver is killed, let the run save and stop."""
     driver = multiprocessing.parent_process()
     assert driver is not None
     wait([driver.sentinel])

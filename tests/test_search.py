@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import importlib.util
 import json
@@ -27,8 +26,9 @@ from sqlalchemy import text
 import search.space as search_space
 import search.study as search_study
 from engine.locks import locked
-from search.driver import Driver, Trial
-from search.workers import Run, Runner, choose_jobs, list_gpus
+from search.driver import Driver
+from search.trials import Trial
+from search.workers import Runner, Worker, choose_jobs, count_cores, list_gpus
 from tests.conftest import ROOT, Result, assert_same_weights, read_json, refused, run, train_ok, write_params
 
 Parent = Callable[..., Path]
@@ -47,14 +47,26 @@ def parent(tmp_path: Path, shared_data: Path) -> Parent:
     return write
 
 
-def command(parent_dir: Path, *flags: Any) -> list[str]:
-    words = ["--parent_dir", parent_dir, "--jobs", 2, *flags]
-    return [sys.executable, "search_hyperparams.py", *map(str, words)]
+@pytest.fixture(autouse=True)
+def cores(monkeypatch: pytest.MonkeyPatch) -> int:
+    """How many cores a run has. All searches of this process share one server, which has read this when it began."""
+    count = max(1, count_cores() // 2)
+    monkeypatch.setenv("OMP_NUM_THREADS", str(count))
+    return count
 
 
 def search(parent_dir: Path, *flags: Any) -> Result:
-    result = subprocess.run(command(parent_dir, *flags), cwd=ROOT, capture_output=True, text=True, timeout=300)
-    return Result(result.returncode, result.stdout, result.stderr)
+    """A search whose driver is this process."""
+    return run("search_hyperparams", "--parent_dir", parent_dir, "--jobs", 2, *flags)
+
+
+def start_search(parent_dir: Path, *flags: Any) -> subprocess.Popen[str]:
+    """A search whose driver is a process of its own, to be killed or signalled."""
+    words = [sys.executable, "search_hyperparams.py", "--parent_dir", parent_dir, "--jobs", 2, *flags]
+    environment = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
+    return subprocess.Popen(
+        list(map(str, words)), cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
 
 
 def trials(parent_dir: Path) -> list[optuna.trial.FrozenTrial]:
@@ -162,7 +174,7 @@ def test_a_driver_on_another_host_left_a_trial(parent: Parent) -> None:
     folder = parent({"num_epochs": 1}, method="grid", space={"learning_rate": [1e-3, 1e-2]})
     checked = search_space.read_search(folder)
     study = search_study.open_study(checked, f"sqlite:///{folder / 'study.db'}", search_study.STUDY, prune=False)
-    study.ask()  # no parameters are stored yet
+    study.study.ask()  # no parameters are stored yet
     assert search(folder).status == 0
     assert states(folder) == ["COMPLETE"] * 2
     assert sorted(trial.params["learning_rate"] for trial in trials(folder)) == [1e-3, 1e-2]
@@ -182,7 +194,7 @@ def test_a_signal_to_driver_and_runs_together(parent: Parent) -> None:
     The runs are in the middle of slow batches, and are told to stop by the cluster, by the driver, and by its end.
     """
     folder = parent({"num_epochs": 400, "num_channels": 192}, method="grid", space={"learning_rate": [1e-3, 1e-2]})
-    process = subprocess.Popen(command(folder, "--no_prune"), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    process = start_search(folder, "--no_prune")
     folders = [folder / "learning_rate_0.001", folder / "learning_rate_0.01"]
     wait_until(lambda: all((f / "history.jsonl").exists() for f in folders))
     runs = [read_json(f / ".lock.json")["process"] for f in folders]
@@ -246,7 +258,7 @@ def test_what_has_no_effect_may_change(parent: Parent) -> None:
     """A run that was interrupted goes on with the new value."""
     space = {"learning_rate": [1e-3]}
     folder = parent({"num_epochs": 60}, method="grid", space=space)
-    process = subprocess.Popen(command(folder), cwd=ROOT, stdout=subprocess.DEVNULL)
+    process = start_search(folder)
     wait_until(lambda: (folder / "learning_rate_0.001" / "history.jsonl").exists())
     process.send_signal(signal.SIGTERM)
     assert process.wait() == 143
@@ -273,13 +285,13 @@ def test_what_was_to_be_pruned_is_not_judged_again(parent: Parent) -> None:
     folder = parent({"num_epochs": 9}, method="random", num_trials=2, space={"learning_rate": {"min": 1e-3, "max": 1}})
     space = search_space.read_search(folder)
     study = search_study.open_study(space, search_study.study_url(folder), search_study.STUDY, prune=True)
-    driver = Driver(space, study, Runner.__new__(Runner), 1, argparse.Namespace())
+    driver = Driver(study, Runner.__new__(Runner), jobs=1)
     outcomes = []
     for accuracy in (0.9, 0.1):
-        asked = search_study.ask(study, space)
+        asked = study.ask()
         assert asked is not None
         trial = Trial(space, asked)
-        trial.run = Run(trial.folder, types.SimpleNamespace(exitcode=0))
+        trial.worker = Worker(trial.folder, types.SimpleNamespace(exitcode=0))
         driver.judge(trial, {"epoch": 2, "val": {"accuracy": accuracy}})
         outcomes.append(trial.outcome)
     assert outcomes == ["", "pruned"]
@@ -369,10 +381,11 @@ def test_five_failures_for_the_same_reason_end_it(parent: Parent) -> None:
     assert states(folder).count("FAIL") == 5
 
 
+@pytest.mark.slow
 def test_a_killed_driver_leaves_no_orphans_and_loses_nothing(parent: Parent, tmp_path: Path) -> None:
     params = {"num_epochs": 400}
     folder = parent(params, method="grid", space={"learning_rate": [1e-3, 1e-2]})
-    process = subprocess.Popen(command(folder, "--no_prune"), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    process = start_search(folder, "--no_prune")
     folders = [folder / "learning_rate_0.001", folder / "learning_rate_0.01"]
     wait_until(lambda: all((f / "history.jsonl").exists() for f in folders))
     running = [read_json(f / ".lock.json")["process"] for f in folders]
@@ -382,27 +395,28 @@ def test_a_killed_driver_leaves_no_orphans_and_loses_nothing(parent: Parent, tmp
     assert [read_json(f / "run.json")["status"] for f in folders] == ["interrupted"] * 2
     assert states(folder) == ["RUNNING"] * 2
 
-    process = subprocess.Popen(command(folder, "--no_prune"), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    process = start_search(folder, "--no_prune")
     wait_until(lambda: all("Going on" in (f / "train.log").read_text() for f in folders))
     process.send_signal(signal.SIGTERM)
     _, err = process.communicate(timeout=120)
     assert process.returncode == 143
-    assert b"Traceback" not in err
+    assert "Traceback" not in err
     assert states(folder) == ["RUNNING"] * 2
     assert [read_json(f / "run.json")["status"] for f in folders] == ["interrupted"] * 2
 
 
+@pytest.mark.slow
 def test_never_more_at_once_than_asked(parent: Parent) -> None:
     """Also while the runs of a driver that was killed are still saving."""
     rates = [1e-3, 2e-3, 3e-3, 4e-3, 5e-3]
     folder = parent({"num_epochs": 60}, method="grid", space={"learning_rate": rates})
     most = 0
     for is_killed in (True, True, False):
-        process = subprocess.Popen(command(folder, "--no_prune"), cwd=ROOT, stdout=subprocess.DEVNULL)
-        since = time.monotonic()
+        process = start_search(folder, "--no_prune")
+        begun = len(list(folder.glob("*/train.log")))
         while process.poll() is None:
             most = max(most, len([path for path in folder.glob("*/.lock.json") if path.parent != folder]))
-            if is_killed and time.monotonic() > since + 6:
+            if is_killed and len(list(folder.glob("*/train.log"))) > begun + 1:
                 process.kill()
             time.sleep(0.01)
     assert process.returncode == 0
@@ -412,9 +426,9 @@ def test_never_more_at_once_than_asked(parent: Parent) -> None:
 
 def test_seeds_go_on_where_they_were(parent: Parent) -> None:
     """Seeds that are done are not trained again."""
-    folder = parent({"num_epochs": 60, "seed": 7}, method="grid", space={"learning_rate": [1e-3]}, seeds=3)
+    folder = parent({"num_epochs": 30, "seed": 7}, method="grid", space={"learning_rate": [1e-3]}, seeds=3)
     second = folder / "learning_rate_0.001-seed_8"
-    process = subprocess.Popen(command(folder), cwd=ROOT, stdout=subprocess.DEVNULL)
+    process = start_search(folder)
     wait_until(lambda: (second / "history.jsonl").exists())
     process.kill()
     process.wait()
@@ -435,7 +449,7 @@ def test_seeds_go_on_where_they_were(parent: Parent) -> None:
 def test_the_process_that_starts_runs_is_killed(parent: Parent) -> None:
     """Nothing is recorded of trials whose end nobody saw; they go on."""
     folder = parent({"num_epochs": 400}, method="grid", space={"learning_rate": [1e-3, 1e-2]})
-    process = subprocess.Popen(command(folder), cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    process = start_search(folder)
     folders = [folder / "learning_rate_0.001", folder / "learning_rate_0.01"]
     wait_until(lambda: all((f / "history.jsonl").exists() for f in folders))
     runs = [read_json(f / ".lock.json")["process"] for f in folders]
@@ -491,13 +505,13 @@ def test_each_run_has_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPatch, tmp_path
 
     class Process:
         def __init__(self, args: tuple[Any, ...], **_: Any):
-            started.append(args[2])
+            started.append(args[3])
 
         def start(self) -> None:
             pass
 
     runner = Runner.__new__(Runner)
-    runner.gpus, runner.context = ["2", "GPU-8ab"], types.SimpleNamespace(Process=Process)
+    runner.command, runner.gpus, runner.context = "train", ["2", "GPU-8ab"], types.SimpleNamespace(Process=Process)
     for slot in range(3):
         runner.start(tmp_path, [], slot)
     assert started == ["2", "GPU-8ab", "2"]
@@ -660,10 +674,12 @@ def test_two_drivers_share_a_study(parent: Parent, postgres: str) -> None:
     """Each setting is tried once, by one of them."""
     rates = [1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2]
     folder = parent({"num_epochs": 3}, method="grid", space={"learning_rate": rates})
-    words = command(folder, "--storage", postgres, "--jobs", 1, "--no_prune")
-    drivers = [subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE) for _ in range(2)]
-    outputs = [driver.communicate(timeout=280) for driver in drivers]
-    assert [driver.returncode for driver in drivers] == [0, 0], outputs
+    flags = ["--storage", postgres, "--jobs", 1, "--no_prune"]
+    other = start_search(folder, *flags)
+    wait_until(lambda: any(folder.glob("*/history.jsonl")))
+    result = search(folder, *flags)
+    _, err = other.communicate(timeout=280)
+    assert (result.status, other.returncode) == (0, 0), result.err + err
     url = postgres.replace("postgresql", "postgresql+psycopg")
     found = optuna.load_study(study_name="search", storage=url).trials
     assert sorted(trial.params["learning_rate"] for trial in found) == rates
@@ -677,25 +693,25 @@ def test_a_driver_that_draws_one_too_many(parent: Parent, postgres: str) -> None
     folder = parent({}, method="random", num_trials=1, space={"learning_rate": {"min": 1e-3, "max": 1e-2}})
     space = search_space.read_search(folder)
     study = search_study.open_study(space, postgres, "search", prune=False)
-    ask_of_study = study.ask
+    ask_of_study = study.study.ask
 
     def ask_late(*args: Any) -> optuna.Trial:
-        study.ask = ask_of_study  # type: ignore[method-assign]
-        assert search_study.ask(study, space) is not None  # the other driver
+        study.study.ask = ask_of_study  # type: ignore[method-assign]
+        assert study.ask() is not None  # the other driver
         return ask_of_study(*args)
 
-    study.ask = ask_late  # type: ignore[method-assign,assignment]
-    assert search_study.ask(study, space) is None
-    assert search_study.ask(study, space) is None
-    assert [trial.state.name for trial in study.trials] == ["RUNNING", "FAIL"]
-    assert search_study.is_lost(study.trials[1])
+    study.study.ask = ask_late  # type: ignore[method-assign,assignment]
+    assert study.ask() is None
+    assert study.ask() is None
+    assert [trial.state.name for trial in study.trials()] == ["RUNNING", "FAIL"]
+    assert search_study.is_lost(study.trials()[1])
 
 
+@pytest.mark.slow
 def test_the_database_goes_away(parent: Parent, postgres: str, tmp_path: Path) -> None:
     """The runs save and stop, and go on once it is back."""
     folder = parent({"num_epochs": 400}, method="grid", space={"learning_rate": [1e-3]})
-    words = command(folder, "--storage", postgres, "--no_prune")
-    process = subprocess.Popen(words, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    process = start_search(folder, "--storage", postgres, "--no_prune")
     wait_until(lambda: (folder / "learning_rate_0.001" / "history.jsonl").exists())
     port = postgres.rpartition(":")[2].partition("/")[0]
     for status in Path("/proc").glob("[0-9]*/cmdline"):
@@ -716,28 +732,28 @@ def test_drivers_that_ask_at_the_same_time_draw_different_settings(parent: Paren
     folder = parent({}, method="random", num_trials=9, space={"learning_rate": {"min": 1e-3, "max": 1e-2}})
     space = search_space.read_search(folder)
     studies = [search_study.open_study(space, postgres, name, prune=False) for name in ("alone", "together")]
-    alone = [asked.params for _ in range(2) if (asked := search_study.ask(studies[0], space))]
-    ask_of_study, together = studies[1].ask, []
+    alone = [asked.params for _ in range(2) if (asked := studies[0].ask())]
+    ask_of_study, together = studies[1].study.ask, []
 
     def ask_late() -> optuna.Trial:
-        studies[1].ask = ask_of_study  # type: ignore[method-assign]
-        other = search_study.ask(studies[1], space)
+        studies[1].study.ask = ask_of_study  # type: ignore[method-assign]
+        other = studies[1].ask()
         assert other is not None
         together.append(other.params)
         return ask_of_study()
 
-    studies[1].ask = ask_late  # type: ignore[method-assign,assignment]
-    asked = search_study.ask(studies[1], space)
+    studies[1].study.ask = ask_late  # type: ignore[method-assign,assignment]
+    asked = studies[1].ask()
     assert asked is not None
     assert [*together, asked.params] == alone
     assert alone[0] != alone[1]
 
 
+@pytest.mark.slow
 def test_two_drivers_on_one_disk_choose_the_same_setting(parent: Parent, postgres: str) -> None:
     """It is trained once, by one of them, and the other takes its result."""
     folder = parent({"num_epochs": 9}, method="random", num_trials=8, space={"optimizer": ["adam", "sgd"]})
-    words = command(folder, "--storage", postgres, "--no_prune")
-    drivers = [subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE) for _ in range(2)]
+    drivers = [start_search(folder, "--storage", postgres, "--no_prune") for _ in range(2)]
     outputs = [driver.communicate(timeout=280) for driver in drivers]
     assert [driver.returncode for driver in drivers] == [0, 0], outputs
     found = optuna.load_study(study_name="search", storage=postgres.replace("postgresql", "postgresql+psycopg")).trials
@@ -745,37 +761,62 @@ def test_two_drivers_on_one_disk_choose_the_same_setting(parent: Parent, postgre
     assert len({(trial.params["optimizer"], trial.value) for trial in found if trial.value is not None}) == 2
 
 
-@pytest.mark.parametrize("epochs", [1, 301])
+@pytest.mark.slow
+@pytest.mark.parametrize("epochs", [1, 91])
 def test_a_trial_that_was_given_to_another_driver(parent: Parent, postgres: str, epochs: int) -> None:
-    """Before it is judged again, or after its last rung: the other trials go on."""
-    folder = parent({"num_epochs": 400}, method="grid", space={"learning_rate": [1e-3, 1e-2]})
-    words = command(folder, "--storage", postgres, "--no_prune")
-    process = subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    """Before it is judged again, or after its last rung: the other trials go on.
+
+    Nobody has entered the setting again, as if the other driver had been killed in between. So it is tried again.
+    """
+    folder = parent({"num_epochs": 120}, method="grid", space={"learning_rate": [1e-3, 1e-2]})
+    process = start_search(folder, "--storage", postgres, "--no_prune")
     history = folder / "learning_rate_0.001" / "history.jsonl"
-    wait_until(lambda: history.exists() and len(history.read_text().splitlines()) >= epochs)
+    wait_until(history.exists)
     study = optuna.load_study(study_name="search", storage=postgres.replace("postgresql", "postgresql+psycopg"))
     (trial,) = [trial for trial in study.trials if trial.params["learning_rate"] == 1e-3]
+    wait_until(lambda: len(history.read_text().splitlines()) >= epochs)
     study._storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
     out, err = process.communicate(timeout=200)
     assert process.returncode == 0, err
-    assert sorted(trial.state.name for trial in study.trials) == ["COMPLETE", "FAIL"]
+    assert sorted(trial.state.name for trial in study.trials) == ["COMPLETE", "COMPLETE", "FAIL"]
+    done = [trial for trial in study.trials if trial.state == TrialState.COMPLETE]
+    assert sorted(trial.params["learning_rate"] for trial in done) == [1e-3, 1e-2]
     assert ("was given to another driver" in out) == (epochs == 1)
+
+
+def test_a_judged_trial_that_was_given_to_another_driver(parent: Parent) -> None:
+    """Its run is stopped, and its result, if it has one already, changes nothing."""
+    folder = parent({"num_epochs": 9}, method="random", num_trials=2, space=GOOD)
+    study = search_study.open_study(
+        search_space.read_search(folder), search_study.study_url(folder), search_study.STUDY, prune=True
+    )
+    driver = Driver(study, Runner.__new__(Runner), jobs=1)
+    asked = study.ask()
+    assert asked is not None
+    study.study.tell(asked.number, state=TrialState.FAIL)
+    trial = Trial(study.search, asked)
+    trial.worker = Worker(trial.folder, types.SimpleNamespace(exitcode=0))
+    driver.judge(trial, {"epoch": 2, "val": {"accuracy": 0.5}})
+    assert trial.outcome == "lost"
+    driver.tell(trial, TrialState.COMPLETE, 0.9, 0.1)
+    (recorded,) = study.trials()
+    assert (recorded.state, recorded.value, recorded.user_attrs.get("loss")) == (TrialState.FAIL, None, None)
 
 
 def test_a_driver_killed_before_its_first_heartbeat(parent: Parent, postgres: str) -> None:
     folder = parent({}, method="grid", space={"learning_rate": [1e-3]})
     space = search_space.read_search(folder)
     study = search_study.open_study(space, postgres, "search", prune=False)
-    study.ask()
-    assert [trial.state.name for trial in study.trials] == ["RUNNING"]
+    study.study.ask()
+    assert [trial.state.name for trial in study.trials()] == ["RUNNING"]
     for table, column in (("trials", "datetime_start"), ("trial_heartbeats", "heartbeat")):
-        search_study.beat(study, [])
-        assert [trial.state.name for trial in study.trials] == ["RUNNING"]
-        with study._storage._backend.engine.begin() as connection:  # type: ignore[attr-defined]
+        study.beat([])
+        assert [trial.state.name for trial in study.trials()] == ["RUNNING"]
+        with study.storage.engine.begin() as connection:
             connection.execute(text(f"update {table} set {column} = {column} - interval '10 minutes'"))
-        search_study.beat(study, [])
-    assert [trial.state.name for trial in study.trials] == ["FAIL", "WAITING"]
-    again = search_study.ask(study, space)
+        study.beat([])
+    assert [trial.state.name for trial in study.trials()] == ["FAIL", "WAITING"]
+    again = study.ask()
     assert again is not None
     assert again.params == {"learning_rate": 1e-3}
 
@@ -785,12 +826,12 @@ def test_a_driver_that_fell_silent(parent: Parent, postgres: str) -> None:
     folder = parent({"num_epochs": 1}, method="grid", space={"learning_rate": [1e-3]})
     space = search_space.read_search(folder)
     study = search_study.open_study(space, postgres, "search", prune=False)
-    lost = search_study.ask(study, space)
+    lost = study.ask()
     assert lost is not None
     lost.set_user_attr("driver", ["another machine", 1])
-    with study._storage._backend.engine.begin() as connection:  # type: ignore[attr-defined]
+    with study.storage.engine.begin() as connection:
         connection.execute(text("update trial_heartbeats set heartbeat = heartbeat - interval '10 minutes'"))
     result = search(folder, "--storage", postgres)
     assert result.status == 0, result.err
-    states = sorted(trial.state.name for trial in optuna.load_study(study_name="search", storage=study._storage).trials)
+    states = sorted(trial.state.name for trial in optuna.load_study(study_name="search", storage=study.storage).trials)
     assert states == ["COMPLETE", "FAIL"]

@@ -16,9 +16,9 @@ import pytest
 from optuna.distributions import BaseDistribution, IntDistribution
 from PIL import Image
 
-import engine.pictures as plots
 import results.experiments as results_experiments
 import results.page as results_page
+import results.picture as results_picture
 import search.study as search_study
 from tests.conftest import read_json, refused, run, write_params
 
@@ -212,7 +212,7 @@ def test_a_picture(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("num_finished", "when"), [(8, ""), (3, " after epoch 2")])
 def test_importance_of_parameters(tmp_path: Path, num_finished: int, when: str) -> None:
     """By what was reached in the end; if most trials were pruned, by what all had reached when judged first."""
-    assert results_page.read_importance(tmp_path) == ({}, "")
+    assert results_picture.read_importance(tmp_path) == ({}, "")
     url = search_study.study_url(tmp_path)
     study = optuna.create_study(study_name=search_study.STUDY, storage=url, direction="maximize")
     study.tell(study.ask(), state=optuna.trial.TrialState.FAIL)  # killed while it was asking
@@ -226,7 +226,7 @@ def test_importance_of_parameters(tmp_path: Path, num_finished: int, when: str) 
             study.tell(trial, value)
         else:
             study.tell(trial, state=optuna.trial.TrialState.PRUNED)
-    shares, told = results_page.read_importance(tmp_path)
+    shares, told = results_picture.read_importance(tmp_path)
     assert told == when
     assert shares["matters"] > 2 * shares["does_not"]
 
@@ -238,28 +238,28 @@ def test_curves_of_the_metric_that_was_chosen(tmp_path: Path) -> None:
     (folder / "history.jsonl").write_text(json.dumps({"epoch": 1, "train": metrics, "val": metrics}) + "\n")
     run_json = read_json(folder / "run.json") | {"monitor": "recall"}
     (folder / "run.json").write_text(json.dumps(run_json))
-    (experiment,) = results_experiments.find_experiments(tmp_path)
+    (experiment,) = results_experiments.find_results(tmp_path)
     assert list(results_page.describe(experiment, tmp_path)["curves"]) == ["loss", "recall", "accuracy"]
 
 
 def test_values_that_would_overprint_get_no_tick_of_their_own() -> None:
-    assert plots.are_apart([1e-4, 1e-3, 1e-2], is_log=True)
-    assert not plots.are_apart([1e-4, 1e-3, 1e-2], is_log=False)
-    assert not plots.are_apart([1.3e-4, 2.02e-4, 0.00394, 0.0222], is_log=True)
-    assert not plots.are_apart([0.1], is_log=False)
+    assert results_picture.are_apart([1e-4, 1e-3, 1e-2], is_log=True)
+    assert not results_picture.are_apart([1e-4, 1e-3, 1e-2], is_log=False)
+    assert not results_picture.are_apart([1.3e-4, 2.02e-4, 0.00394, 0.0222], is_log=True)
+    assert not results_picture.are_apart([0.1], is_log=False)
 
 
 def test_what_is_searched_and_on_which_scale(tmp_path: Path) -> None:
     for i, rate in enumerate([0.001, 0.1]):
         with_history(tmp_path / f"{i}", [0.5], learning_rate=rate, batch_size=8 * (i + 1), seed=i)
-    experiments = results_experiments.find_experiments(tmp_path)
-    assert results_page.searched_params(experiments) == {"batch_size": [8, 16], "learning_rate": [0.001, 0.1]}
-    assert results_page.is_log("learning_rate", [0.001, 0.1], tmp_path)
-    assert not results_page.is_log("batch_size", [8, 16], tmp_path)
+    experiments = results_experiments.find_results(tmp_path)
+    assert results_picture.searched_params(experiments) == {"batch_size": [8, 16], "learning_rate": [0.001, 0.1]}
+    assert results_picture.is_log("learning_rate", [0.001, 0.1], tmp_path)
+    assert not results_picture.is_log("batch_size", [8, 16], tmp_path)
     space = {"learning_rate": {"min": 0.001, "max": 0.1}, "batch_size": {"min": 8, "max": 16, "log": True}}
     (tmp_path / "search.json").write_text(json.dumps({"space": space}))
-    assert not results_page.is_log("learning_rate", [0.001, 0.1], tmp_path)
-    assert results_page.is_log("batch_size", [8, 16], tmp_path)
+    assert not results_picture.is_log("learning_rate", [0.001, 0.1], tmp_path)
+    assert results_picture.is_log("batch_size", [8, 16], tmp_path)
 
 
 def test_a_page(tmp_path: Path) -> None:

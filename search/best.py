@@ -1,0 +1,42 @@
+"""The best setting of a search, left as a folder that can be trained."""
+
+from __future__ import annotations
+
+import json
+
+from engine.checkpoints import list_checkpoints
+from engine.experiments import read_params_file
+from search.study import SearchStudy, best_of
+from search.workers import CONSOLE
+from utils import UserError, logger, save_json
+
+
+def write_best(study: SearchStudy, data_dir: str | None) -> None:
+    """Write the best setting to best/params.json, and say how to train it on.
+
+    Raises:
+        UserError: no trial was finished.
+    """
+    search, best = study.search, best_of(study.search, study.trials())
+    if best is None:
+        raise UserError(f"{search.parent_dir}: no trial was finished; see {CONSOLE} in their folders.")
+    setting = search.setting_of(best.params)
+    target, folder = search.parent_dir / "best", search.folders_of(setting)[0]
+    params = read_params_file(search.parent_dir).values | setting
+    if search.metric != search.params.monitor:
+        params["monitor"] = search.metric
+    if data_dir:
+        params["data_dir"] = data_dir
+    of_seeds = f" (mean of {search.seeds} seeds)" if search.seeds > 1 else ""
+    logger.info("Best: %s %.4f%s, %s", search.metric, best.value, of_seeds, folder)
+    if (target / "run.json").exists():
+        other = " with another setting" if json.loads((target / "params.json").read_text()) != params else ""
+        logger.info("%s was trained%s already, and stays as it is.", target, other)
+        return
+    target.mkdir(exist_ok=True)
+    save_json(params, target / "params.json")
+    if weights := list_checkpoints(folder / "best_weights"):
+        logger.info("Its setting is in %s. To train it on from its best weights:", target)
+        logger.info("  python train.py --model_dir %s --restore_file %s", target, weights[-1])
+    else:
+        logger.info("Its setting is in %s; its weights are on %s.", target, best.user_attrs["driver"][0])
