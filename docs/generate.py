@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -18,8 +19,8 @@ from model.image_classification.sample import draw_hand
 
 HEADER = """# Parameters
 
-Everything that a `params.json` may say, task by task. All have defaults; a file that names no task is of the task
-that knows most of its parameters. Written by `python -m docs.generate`.
+Everything that a `params.json` may say, task by task. Every parameter has a default. A file without `"task"` belongs to
+the first task below that knows all its parameters. `make docs` writes this page.
 
 An editor completes and checks the file when its first line names the schema:
 `"$schema": "../../docs/image_classification.schema.json"`, or that of another task.
@@ -35,13 +36,19 @@ def generate() -> dict[str, str]:
         schema["properties"]["task"]["default"] = name  # what it is for files that these parameters are from
         files[f"{name}.schema.json"] = json.dumps(schema, indent=2) + "\n"
         rows = [
-            [f"`{key}`", f"`{json.dumps(field['default'])}`", describe(field), field["description"]]
+            [f"`{key}`", f"`{json.dumps(field['default'])}`", describe_value(field), field["description"]]
             for key, field in schema["properties"].items()
             if key != "$schema"
         ]
-        sections.append(f"## {name}\n\n" + tabulate(rows, ["name", "default", "value", "meaning"], tablefmt="github"))
-    files["parameters.md"] = "\n".join(sections) + "\n"
+        table = tabulate(rows, ["name", "default", "value", "meaning"], tablefmt="github")
+        sections.append(f"## {name}\n\n{table}\n")
+    files["parameters.md"] = "\n".join(sections)
     return files
+
+
+def describe_value(field: dict[str, Any]) -> str:
+    """As `describe`, and of a list also what is in it: `a list, each an integer > 0`."""
+    return describe(field) + (f", each {describe(field['items'])}" if field.get("type") == "array" else "")
 
 
 def draw_contact_sheet(path: Path, columns: int = 12) -> None:
