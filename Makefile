@@ -1,5 +1,5 @@
 # make demo        see it work: makes sample photos and sentences, trains three networks and a small search, prints the tables
-# make test        linters, type checks and the tests; about three minutes on two cores
+# make test        linters, type checks and the tests, in two processes
 # make test-all    then the slow ones too: real full disks, whole trainings, every command of the README
 # Each sets up .venv first.
 
