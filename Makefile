@@ -1,12 +1,14 @@
-# make demo    see it work: makes sample photos and sentences, trains three networks and a small search, prints the tables
-# make test    linters, type checks and all tests
-# Both set up .venv first.
+# make demo        see it work: makes sample photos and sentences, trains three networks and a small search, prints the tables
+# make test        linters, type checks and the tests; about three minutes on two cores
+# make test-all    then the slow ones too: real full disks, whole trainings, every command of the README
+# Each sets up .venv first.
 
 PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11 python3.10; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null && echo $$p && break; done)
 RUN := .venv/bin/python
+IN_PARALLEL := -n 2 --dist worksteal
 
-.PHONY: demo test docs clean
+.PHONY: demo test test-all docs clean
 
 demo: .venv/installed
 	rm -rf experiments/demo
@@ -30,7 +32,10 @@ test: .venv/installed-dev
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
 	$(RUN) -m mypy .
-	$(RUN) -m pytest
+	$(RUN) -m pytest -m "not slow" $(IN_PARALLEL)
+
+test-all: test
+	$(RUN) -m pytest -m slow $(IN_PARALLEL)
 
 docs: .venv/installed
 	$(RUN) -m docs.generate

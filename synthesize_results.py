@@ -13,8 +13,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from engine.commands import run_command
-from results.experiments import Result, best_first, find_results
-from results.table import FORMATS, by_task, write_tables
+from results.experiments import find_results
+from results.table import FORMATS, write_tables
 from utils import UserError, logger, write_atomically
 
 
@@ -40,27 +40,15 @@ def main() -> None:
         with writing("--output", args.output):
             write_atomically(Path(args.output), tables + "\n")
     if args.plot:
-        plot(results, parent_dir)
+        from results.picture import draw_results
+
+        logger.info("%s", ", ".join(map(str, draw_results(results, parent_dir))))
     if args.html:
         from results.page import write_page
 
         with writing("--html", args.html):
             write_page(results, parent_dir, Path(args.html))
         logger.info("%s", args.html)
-
-
-def plot(results: list[Result], parent_dir: Path) -> None:
-    """A picture for each task that was trained."""
-    from results.picture import draw_results
-
-    groups = by_task(results)
-    paths = [parent_dir / ("results.png" if len(groups) == 1 else f"results_{group[0].task}.png") for group in groups]
-    drawn = [
-        path for group, path in zip(groups, paths, strict=True) if draw_results(best_first(group), parent_dir, path)
-    ]
-    if not drawn:
-        raise UserError(f"{parent_dir}: no experiment here was trained, so there is nothing to draw.")
-    logger.info("%s", ", ".join(map(str, drawn)))
 
 
 @contextlib.contextmanager

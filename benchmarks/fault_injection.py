@@ -1,6 +1,6 @@
-"""Kill real runs of both tasks at random moments, let the same command go on, and see whether anything is lost.
+"""Kill real runs of all tasks at random moments, repeat the same command, and see whether anything is lost.
 
-    python -m benchmarks.fault_injection --images data/64x64_SIGNS --text data/ner
+    python -m benchmarks.fault_injection --images data/64x64_SIGNS --text data/ner --table data/table
 
 Then flip bytes of a checkpoint, run with TMPDIR on another file system, and fill a small file system under a run, which
 only root may mount.
@@ -37,6 +37,7 @@ OFTEN = {"checkpoint_minutes": 0.1 / 60}
 BASES: dict[str, tuple[str, dict[str, Any]]] = {
     "images": ("base_model", {"num_epochs": 6, "dropout_rate": 0.3}),
     "text": ("ner_lstm", {"num_epochs": 6}),
+    "table": ("tabular_mlp", {"num_epochs": 120, "batch_size": 32}),
 }
 
 
@@ -208,7 +209,7 @@ def flip_bytes(experiment: Experiment, flips: int, rng: random.Random) -> None:
         path.unlink()
     whole = paths[-1].read_bytes()
     noticed = 0
-    logging.getLogger("utils").setLevel(logging.ERROR)  # each is named, on the console
+    logging.getLogger("utils").setLevel(logging.ERROR)  # or each flipped byte would be a line on the console
     for place in rng.sample(range(len(whole)), flips):
         content = bytearray(whole)
         content[place] ^= rng.randrange(1, 256)
@@ -239,7 +240,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", default="data/64x64_SIGNS", help="built data set of images (%(default)s)")
     parser.add_argument("--text", default="data/ner", help="built data set of tagged text (%(default)s)")
-    parser.add_argument("--kills", type=int, default=100, help="of both tasks together (%(default)s)")
+    parser.add_argument("--table", default="data/table", help="built table (%(default)s)")
+    parser.add_argument("--kills", type=int, default=100, help="of all tasks together (%(default)s)")
     parser.add_argument("--flips", type=int, default=200, help="bytes (%(default)s)")
     parser.add_argument("--tmpdir", type=Path, default="/dev/shm", help="where TMPDIR is to be (%(default)s)")
     parser.add_argument("--seed", type=int, default=230)
@@ -248,10 +250,10 @@ def main() -> None:
     rng = random.Random(args.seed)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        experiments = [Experiment(folder, "images", args.images), Experiment(folder, "text", args.text)]
-        shares = [args.kills // 2, args.kills - args.kills // 2]
-        with ThreadPoolExecutor() as pool:  # one core for each task
-            counts = list(pool.map(kill_runs, experiments, shares, [args.seed] * 2))
+        experiments = [Experiment(folder, kind, getattr(args, kind)) for kind in BASES]
+        shares = [args.kills - 2 * (args.kills // 3), args.kills // 3, args.kills // 3]
+        with ThreadPoolExecutor(2) as pool:  # one core for each run
+            counts = list(pool.map(kill_runs, experiments, shares, [args.seed] * len(experiments)))
         print_kills(sum(counts, Counter()), experiments)
         flip_bytes(experiments[1], args.flips, rng)
         with tempfile.TemporaryDirectory(dir=args.tmpdir) as tmpdir:

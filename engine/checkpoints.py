@@ -31,10 +31,15 @@ class _Hashing:
 
     def __init__(self, file: IO[bytes]):
         self.file, self.digest = file, hashlib.sha256()
+        self.error: OSError | None = None  # torch.save raises a RuntimeError in its place
 
     def write(self, content: bytes) -> int:
         self.digest.update(content)
-        return self.file.write(content)
+        try:
+            return self.file.write(content)
+        except OSError as error:
+            self.error = error
+            raise
 
     def flush(self) -> None:
         self.file.flush()
@@ -74,7 +79,10 @@ def _write(path: Path, write: Any) -> None:
     try:
         with whole_file(path) as file:
             hashing = _Hashing(file)
-            write(hashing)
+            try:
+                write(hashing)
+            except RuntimeError as error:
+                raise hashing.error or error from None
             # before the checkpoint gets its name, so that none is ever without a digest
             write_atomically(_digest_of(path), f"{hashing.digest.hexdigest()}  {path.name}\n")
     finally:

@@ -148,7 +148,8 @@ def choose_start(experiment: Experiment, goal: Goal, restore_file: str | None, r
 
 def _check_same_run(model_dir: Path, params: TrainingParams, checkpoint: dict[str, Any]) -> None:
     """Raises UserError that lists how parameters or data differ from those that the run in `checkpoint` began with."""
-    before, now = checkpoint["params"], params.model_dump()
+    # a parameter that is newer than the checkpoint had the effect of its default
+    before, now = type(params).model_construct().model_dump() | checkpoint["params"], params.model_dump()
     frozen = now.keys() - MAY_CHANGE
     if now["num_epochs"] < checkpoint["epoch"] or is_stretched(params):
         frozen |= {"num_epochs"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import logging
 import math
 from collections.abc import Sequence
@@ -35,11 +36,18 @@ class Table(NamedTuple):
     rows: list[Row]
 
     def find_columns(self, names: Sequence[str]) -> list[int]:
-        """The indices of columns, by name or by number from 1. Raises UserError when there is no such column."""
+        """The indices of columns, by name or by number from 1.
+
+        Raises:
+            UserError: there is no such column, or one is named twice.
+        """
         numbered = {str(i + 1): i for i in range(len(self.header))} | {name: i for i, name in enumerate(self.header)}
         if missing := [name for name in names if name not in numbered]:
             raise UserError(f"{missing[0]}: no such column. There are {', '.join(self.header)}.")
-        return [numbered[name] for name in names]
+        found = [numbered[name] for name in names]
+        if len(set(found)) < len(found):
+            raise UserError(f"{' '.join(names)}: the same column twice.")
+        return found
 
     def column(self, column: int) -> list[str]:
         """The cells of a column."""
@@ -132,7 +140,7 @@ def read_table(path: Path, split: str, no_header: bool = False) -> Table:
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: not UTF-8 (byte {error.start}). Save it as UTF-8.") from None
     delimiter = max(",;\t", key=text.partition("\n")[0].count)
-    reader = csv.reader(text.splitlines(keepends=True), delimiter=delimiter, strict=True)
+    reader = csv.reader(io.StringIO(text), delimiter=delimiter, strict=True)
     try:
         lines = [(reader.line_num, [cell.strip() for cell in cells]) for cells in reader if any(cells)]
     except csv.Error as error:

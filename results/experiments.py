@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections import defaultdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,7 +13,7 @@ from engine.ranking import Goal, rank
 from model import TASKS
 from utils import UserError
 
-# what of each metrics file becomes a column, and how the column is called
+# files of metrics, and what the names of their columns begin with
 METRICS_FILES = {"metrics_eval_best_weights.json": "", "metrics_test_best_weights.json": "test "}
 NOT_EXPERIMENTS = {"previous", "last_weights", "best_weights", "train_summaries", "eval_summaries"}
 
@@ -35,12 +36,12 @@ class Result(NamedTuple):
 
 
 def find_results(parent_dir: Path) -> list[Result]:
-    """Of every folder below `parent_dir` that has a params.json, and of `parent_dir` itself once it was trained."""
+    """The results of every folder with a params.json below `parent_dir`, and of `parent_dir` once it was trained."""
     found = []
     for folder, subfolders, files in os.walk(parent_dir):
         subfolders[:] = sorted(name for name in subfolders if name not in NOT_EXPERIMENTS and name[0] != ".")
         is_parent = Path(folder) == parent_dir or not {"search.json", "search.log"}.isdisjoint(files)
-        # what a search leaves to be trained
+        # best/ of a search; nobody has trained it yet
         is_proposal = Path(folder).name == "best" and (Path(folder).parent / "search.log").exists()
         if "run.json" in files or ("params.json" in files and not is_parent and not is_proposal):
             found.append(read_result(Path(folder), os.path.relpath(folder, parent_dir)))
@@ -90,10 +91,17 @@ def read_result(folder: Path, name: str) -> Result:
 
 
 def best_first(results: list[Result]) -> list[Result]:
-    """By the metric that each is judged by, on val, then by the loss; those without come last."""
+    """Sort by the metric on val that each is judged by, then by the loss. Results without the metric come last."""
 
     def key(result: Result) -> tuple[Any, ...]:
         is_missing, *numbers = rank(result.metrics, result.monitor, result.goal)
         return is_missing, result.monitor, *numbers, result.name
 
     return sorted(results, key=key)
+
+
+def by_task(results: list[Result]) -> list[list[Result]]:
+    groups: dict[str, list[Result]] = defaultdict(list)
+    for result in results:
+        groups[result.task].append(result)
+    return list(groups.values())

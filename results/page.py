@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from engine.experiments import read_history
-from results.experiments import Result, best_first
-from results.table import by_task, make_table
+from results.experiments import Result, best_first, by_task
+from results.table import make_table
 from utils import write_atomically
 
 TEMPLATE = Path(__file__).parent / "page.html"

@@ -13,23 +13,37 @@ import numpy as np
 
 from engine.experiments import read_history
 from engine.pictures import BLUE, new_figure, save
-from results.experiments import Result
+from results.experiments import Result, best_first, by_task
 from results.table import different_params
+from utils import UserError
 
-FEWEST_TRIALS = 8  # that say something of a parameter's importance
+FEWEST_TRIALS = 8  # with fewer, nothing can be said of a parameter's importance
 NOT_SHOWN = ("seed", "data_dir", "monitor")
-FINISHED: dict[bool, dict[str, Any]] = {  # how experiments look that were trained to the end, or not
+FINISHED: dict[bool, dict[str, Any]] = {  # how the points of experiments look: trained to the end, or not
     True: {"s": 18, "color": "grey", "label": "finished"},
     False: {"s": 16, "facecolors": "none", "edgecolors": "grey", "label": "pruned, or not finished"},
 }
 
 
-def draw_results(results: Sequence[Result], parent_dir: Path, path: Path) -> bool:
-    """Draw the results of one task, the best first. Returns whether any was trained."""
+def draw_results(results: list[Result], parent_dir: Path) -> list[Path]:
+    """Draw a picture for each task, into `parent_dir`, and return their paths.
+
+    Raises:
+        UserError: no experiment was trained.
+    """
     histories = {result.name: read_history(parent_dir / result.name) for result in results}
-    trained = [result for result in results if histories[result.name]]
-    if not trained:
-        return False
+    groups, paths = by_task(results), []
+    for group in groups:
+        if trained := [result for result in best_first(group) if histories[result.name]]:
+            paths.append(parent_dir / ("results.png" if len(groups) == 1 else f"results_{trained[0].task}.png"))
+            draw_task(trained, histories, parent_dir, paths[-1])
+    if not paths:
+        raise UserError(f"{parent_dir}: no experiment here was trained, so there is nothing to draw.")
+    return paths
+
+
+def draw_task(trained: Sequence[Result], histories: Mapping[str, Any], parent_dir: Path, path: Path) -> None:
+    """Draw the results of one task, the best first."""
     best, metric = trained[0], trained[0].monitor
     searched, (importance, when) = searched_params(trained), read_importance(parent_dir)
     panels = 1 + bool(importance) + len(searched)
@@ -52,7 +66,6 @@ def draw_results(results: Sequence[Result], parent_dir: Path, path: Path) -> boo
     for axis in figure.axes[panels:]:
         axis.axis("off")
     save(figure, path)
-    return True
 
 
 def plot_curves(axis: Any, metric: str, curves: Sequence[Sequence[float]]) -> None:
@@ -71,7 +84,7 @@ def plot_importance(axis: Any, importance: Mapping[str, float], label: str) -> N
 
 
 def plot_values(axis: Any, name: str, values: Sequence[Any], results: Sequence[Result], is_log: bool) -> None:
-    """The metric against one parameter, a point for each result; parameters that are no numbers by their words."""
+    """The metric against one parameter, a point for each result. Values that are not numbers are categories."""
     metric = results[0].monitor
     known = [
         (x, result.metrics[metric], result.status == "finished")
@@ -101,12 +114,12 @@ def are_apart(values: Sequence[float], is_log: bool) -> bool:
 
 
 def searched_params(results: Sequence[Result]) -> dict[str, list[Any]]:
-    """The values of each parameter that is not the same in all results, seeds and folders aside."""
+    """The values of each parameter that is not the same in all results, apart from NOT_SHOWN."""
     return {name: values for name, values in different_params(list(results)).items() if name not in NOT_SHOWN}
 
 
 def is_log(name: str, values: Sequence[Any], parent_dir: Path) -> bool:
-    """Whether the search was logarithmic in this parameter; for a list of choices, whether they span a factor of 30."""
+    """Whether search.json says that this parameter is logarithmic; or else, whether its values span a factor of 30."""
     with contextlib.suppress(OSError, ValueError, KeyError, AttributeError):
         return bool(json.loads((parent_dir / "search.json").read_text())["space"][name].get("log", False))
     numbers = [value for value in values if isinstance(value, int | float) and not isinstance(value, bool)]

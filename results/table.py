@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from tabulate import tabulate
 
-from results.experiments import Result, best_first
+from results.experiments import Result, best_first, by_task
 
 
 class Table(NamedTuple):
@@ -22,7 +22,7 @@ class Table(NamedTuple):
 
 
 def make_table(results: list[Result]) -> Table:
-    """The best first: name, metrics, the hyperparameters that are not the same everywhere, and the status."""
+    """A row for each result, the best first: name, metrics, the hyperparameters that differ, and the status."""
     results = best_first(results)
     judged_by = [result.monitor for result in results if result.monitor in result.metrics]
     metrics = list(dict.fromkeys([*judged_by, *(name for result in results for name in result.metrics)]))
@@ -59,7 +59,7 @@ class Spread(float):
 
 
 def merge_seeds(results: list[Result]) -> list[Result]:
-    """One for all that differ in their seed alone, with mean and deviation of what they measured."""
+    """Merge results that differ only in their seed into one, with the mean and deviation of each metric."""
     groups: dict[str, list[Result]] = defaultdict(list)
     for result in results:
         same = {name: value for name, value in result.params.items() if name != "seed"}
@@ -120,7 +120,7 @@ FORMATS: dict[str, Callable[[Table], str]] = {
     "json": as_json,
     "latex": as_text("latex"),
 }
-FOR_PROGRAMS = ("csv", "json")  # they get a row for each run, and one table for all tasks
+FOR_PROGRAMS = ("csv", "json")  # a program gets one table, with a row for each run
 
 
 def write_tables(results: list[Result], format: str) -> str:
@@ -129,10 +129,3 @@ def write_tables(results: list[Result], format: str) -> str:
         return FORMATS[format](make_table(results))
     tables = [make_table(merge_seeds(group)) for group in by_task(results)]
     return "\n\n".join(map(FORMATS[format], tables or [make_table([])]))
-
-
-def by_task(results: list[Result]) -> list[list[Result]]:
-    groups: dict[str, list[Result]] = defaultdict(list)
-    for result in results:
-        groups[result.task].append(result)
-    return list(groups.values())

@@ -23,9 +23,9 @@ from search.trials import Trial, explain_failure, read_metrics
 from search.workers import BUSY, Runner, Worker
 from utils import UserError, logger, save_json
 
-LOOK_EVERY = 0.25  # seconds, at the runs
-ASK_EVERY = 5  # seconds, what other machines have done
-SAME_FAILURES = 5  # in a row end the search
+LOOK_EVERY = 0.25  # seconds between two looks at the runs
+ASK_EVERY = 5  # seconds between two questions to the study, while other machines have trials
+SAME_FAILURES = 5  # so many in a row, for the same reason, end the search
 
 
 class Driver:

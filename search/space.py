@@ -30,15 +30,15 @@ from utils import UserError
 
 
 class SearchFile(StrictModel):
-    """search.json, but for the entries of its space, which `read_space` checks against the task's parameters."""
+    """search.json. `read_space` checks the entries of `space` against the parameters of the task."""
 
-    metric: dict[str, str] = Field({}, description="name and goal (maximize, minimize); what the task is judged by.")
+    metric: dict[str, str] = Field({}, description="Its name, and its goal: maximize or minimize.")
     method: Literal["grid", "random", "tpe"] = Field("tpe", description="How settings are chosen.")
     num_trials: int = Field(40, ge=1, description="Settings to try; a grid tries them all.")
     seed: int = Field(230, ge=0, description="Decides which settings are tried.")
-    seeds: int = Field(1, ge=1, description="Runs of each setting, with seeds one above the other; their mean counts.")
+    seeds: int = Field(1, ge=1, description="Runs of each setting, with consecutive seeds; their mean counts.")
     prune: bool = Field(True, description="Stop bad runs early.")
-    space: dict[str, Any] = Field(description="The values of each parameter: a list, or min, max, and step or log.")
+    space: dict[str, Any] = Field(description="The values of each parameter: a list, or min and max, with step or log.")
 
 
 NOT_SEARCHED = ("task", "data_dir", "monitor")
@@ -222,7 +222,7 @@ def read_space(
     """The values of each searched parameter, and what is wrong with the entries of others, with their lines."""
     space: dict[str, BaseDistribution] = {}
     problems = []
-    # one value may need another one: fewer epochs of warm-up than epochs. So each is tried with the ends of the others
+    # A value may need another one: warmup_epochs must be below num_epochs. So the others take their ends too.
     ends = itertools.product(*map(ends_of, asked.space.values()))
     others = [
         base.values,
@@ -277,10 +277,10 @@ def read_values(
             raise UserError(problem)
 
     if isinstance(entry, list):
-        if not entry or len(set(map(show, entry))) < len(entry):  # as each has a folder of its own
-            raise UserError(f"expected a list of different values, got {json.dumps(entry)}.")
         for value in entry:
             check(value)
+        if not entry or len(set(map(show, entry))) < len(entry):  # each has a folder of its own
+            raise UserError(f"expected a list of different values, got {json.dumps(entry)}.")
         return CategoricalDistribution([to_choice(value) for value in entry])
     if not isinstance(entry, dict) or not {"min", "max"} <= entry.keys() <= {"min", "max", "step", "log"}:
         raise UserError(

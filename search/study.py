@@ -30,8 +30,8 @@ from search.space import Search
 from utils import UserError
 
 STUDY = "search"  # the name of the one in study.db
-HEARTBEAT = 60  # seconds; a trial whose driver has been silent for twice as long is taken over by another
-REDUCTION_FACTOR = 3  # of the trials at a rung one in so many goes on to the next, which has so many times the epochs
+HEARTBEAT = 60  # seconds; after two without a heartbeat, another driver takes the trial over
+REDUCTION_FACTOR = 3  # one in 3 trials at a rung goes on to the next rung, which comes after 3 times as many epochs
 
 
 def study_url(parent_dir: Path) -> str:
@@ -82,7 +82,7 @@ class SearchStudy:
             return PartialFixedSampler(self.grid_setting(trial.number), RandomSampler(seed))
         if self.search.method == "random":
             return RandomSampler(seed)
-        # an unfinished trial counts as a bad one, so that trials at the same time are different ones
+        # with constant_liar an unfinished trial counts as a bad one, so that trials at the same time differ
         return TPESampler(seed=seed, multivariate=True, constant_liar=True)
 
     def grid_setting(self, number: int) -> dict[str, Any]:
@@ -169,7 +169,7 @@ def folder_of(url: str) -> Path | None:
     """The folder of an SQLite file; None if the storage is a server.
 
     Raises:
-        UserError: `url` is none, or there is no such folder.
+        UserError: `url` is not a URL, or there is no such folder.
     """
     try:
         parsed = make_url(url)
@@ -199,7 +199,7 @@ def open_study(search: Search, url: str, name: str, prune: bool) -> SearchStudy:
     except Exception as error:  # SQLAlchemy's, a driver's, or that there is no driver
         raise cannot_be_reached(url, error) from None
     check_same_search(search, study)
-    # after Li et al. 2020, "A system for massively parallel hyperparameter tuning"; nothing is promoted later
+    # Li et al. 2020, "A system for massively parallel hyperparameter tuning". Pruned trials stay pruned.
     halving = optuna.pruners.SuccessiveHalvingPruner(search.first_rung, REDUCTION_FACTOR)
     study.pruner = halving if prune else optuna.pruners.NopPruner()
     return SearchStudy(search, study, storage, is_shared=not is_file(url))
@@ -245,7 +245,7 @@ def is_file(url: str) -> bool:
 def cannot_be_reached(url: str, error: BaseException) -> UserError:
     """An error that names the file, or the host; never the password, wherever in the URL it stands."""
     parsed = make_url(url)
-    error = error.__cause__ or error  # Optuna's own says nothing
+    error = error.__cause__ or error  # the message of Optuna's own error names no cause
     line = (str(error).strip() or type(error).__name__).split("\n")[0]
     for secret in filter(None, (parsed.password, parsed.query.get("password"))):
         line = line.replace(str(secret), "***").replace(quote(str(secret)), "***")

@@ -7,10 +7,17 @@ import importlib
 import io
 import json
 import logging
+import os
+import signal
+import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
+
+# Before torch is imported, here and in the processes that tests start: networks this small gain nothing from threads,
+# and threads that wait in a spin take the core from whoever is tested beside them.
+os.environ.update(OMP_NUM_THREADS="1", GOMP_SPINCOUNT="10000")
 
 import numpy as np
 import pytest
@@ -18,6 +25,8 @@ import torch
 from hypothesis import settings
 from PIL import Image
 
+import engine.run as engine_run
+import evaluate
 from engine.checkpoints import list_checkpoints
 from engine.commands import run_command
 from model.sequence_tagging.sample import write_sentences
@@ -119,6 +128,52 @@ def assert_same_weights(first: Path, second: Path) -> None:
     assert all(torch.equal(a[name], b[name]) for name in a)
 
 
+def stop_after(
+    batches: int, model_dir: Path, monkeypatch: pytest.MonkeyPatch, *flags: Any, number: int = signal.SIGTERM
+) -> Any:
+    """Train `model_dir`, and send the signal while the batch of that number, of train or of val, is being computed."""
+    real, seen = engine_run.autocast, 0
+
+    def counting(*arguments: Any) -> Any:
+        nonlocal seen
+        seen += 1
+        if seen == batches:
+            os.kill(os.getpid(), number)
+        return real(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(engine_run, "autocast", counting)
+        patch.setattr(evaluate, "autocast", counting)
+        return run("train", "--model_dir", model_dir, *flags)
+
+
+def assert_same_run(first: Path, second: Path) -> None:
+    """Weights, optimizer, schedule, generators, history and choice of the best: bitwise the same."""
+    for which in ("last", "best"):
+        assert timeless(last_checkpoint(first, which)) == timeless(last_checkpoint(second, which))
+    histories = [(folder / "history.jsonl").read_text().splitlines() for folder in (first, second)]
+    first_lines, second_lines = ([timeless(json.loads(line)) for line in lines] for lines in histories)
+    assert first_lines == second_lines
+    for name in ("metrics_eval_best_weights.json", "metrics_eval_last_weights.json"):
+        assert read_json(first / name) == read_json(second / name)
+
+
+def spoil(
+    monkeypatch: pytest.MonkeyPatch, kind: str, step: int, how: Callable[[torch.Tensor, Any], torch.Tensor]
+) -> None:
+    """From training step `step` on, the loss is how(loss, outputs)."""
+    net = importlib.import_module(f"model.{kind}.net")
+    real, seen = net.loss_fn, 0
+
+    def loss_fn(outputs: Any, labels: Any) -> torch.Tensor:
+        nonlocal seen
+        seen += torch.is_grad_enabled()
+        loss = real(outputs, labels)
+        return how(loss, outputs) if seen >= step and torch.is_grad_enabled() else loss
+
+    monkeypatch.setattr(net, "loss_fn", loss_fn)
+
+
 @pytest.fixture(scope="session")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return draw_photos(tmp_path_factory.mktemp("raw") / "SIGNS")
@@ -190,3 +245,44 @@ def tagger(tmp_path: Path, shared_text: Path) -> Callable[..., Path]:
         return folder
 
     return write
+
+
+# run train.py, and in the batch of that number wait until there is a file called go
+SLOW = """
+import os, sys, time, engine.run, evaluate, train
+from engine.commands import run_command
+real, seen, sleep_at = engine.run.autocast, 0, int(sys.argv.pop(1))
+def sleepy(*arguments):
+    global seen
+    seen += 1
+    if seen == sleep_at:
+        print("HERE", flush=True)
+        while not os.path.exists(os.path.join(sys.argv[-1], "go")):
+            time.sleep(0.1)
+    return real(*arguments)
+engine.run.autocast = evaluate.autocast = sleepy
+run_command(train.main)
+"""
+
+
+@pytest.fixture
+def start() -> Iterator[Callable[[int, Path], subprocess.Popen[str]]]:
+    """`start(3, model_dir)` trains in another process, and returns while that waits in its third batch."""
+    started = []
+
+    def begin(batch: int, model_dir: Path) -> subprocess.Popen[str]:
+        command = [sys.executable, "-c", SLOW, str(batch), "--model_dir", str(model_dir)]
+        process = subprocess.Popen(
+            command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+        )
+        started.append(process)
+        assert process.stdout is not None
+        for line in process.stdout:
+            if line.startswith("HERE"):
+                return process
+        raise AssertionError(process.communicate())
+
+    yield begin
+    for process in started:
+        process.kill()
+        process.communicate()

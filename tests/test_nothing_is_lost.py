@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import errno
-import importlib
+import io
 import json
 import os
 import pty
@@ -14,7 +14,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,18 @@ from engine.locks import locked
 from engine.optimizers import clip_gradients
 from engine.run import Diverged, Run
 from model import TASKS
-from tests.conftest import ROOT, Result, last_checkpoint, read_json, refused, run, timeless, train_ok
+from tests.conftest import (
+    ROOT,
+    Result,
+    assert_same_run,
+    last_checkpoint,
+    read_json,
+    refused,
+    run,
+    spoil,
+    stop_after,
+    train_ok,
+)
 
 Experiment = Callable[..., Path]
 
@@ -43,36 +54,6 @@ BATCHES_OF_VAL = 2
 
 
 # -------------------------------------------------------------------------------------- the same again
-
-
-def stop_after(
-    batches: int, model_dir: Path, monkeypatch: pytest.MonkeyPatch, *flags: Any, number: int = signal.SIGTERM
-) -> Any:
-    """Train `model_dir`, and send the signal while the batch of that number, of train or of val, is being computed."""
-    real, seen = engine_run.autocast, 0
-
-    def counting(*arguments: Any) -> Any:
-        nonlocal seen
-        seen += 1
-        if seen == batches:
-            os.kill(os.getpid(), number)
-        return real(*arguments)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(engine_run, "autocast", counting)
-        patch.setattr(evaluate, "autocast", counting)
-        return run("train", "--model_dir", model_dir, *flags)
-
-
-def assert_same_run(first: Path, second: Path) -> None:
-    """Weights, optimizer, schedule, generators, history and choice of the best: bitwise the same."""
-    for which in ("last", "best"):
-        assert timeless(last_checkpoint(first, which)) == timeless(last_checkpoint(second, which))
-    histories = [(folder / "history.jsonl").read_text().splitlines() for folder in (first, second)]
-    first_lines, second_lines = ([timeless(json.loads(line)) for line in lines] for lines in histories)
-    assert first_lines == second_lines
-    for name in ("metrics_eval_best_weights.json", "metrics_eval_last_weights.json"):
-        assert read_json(first / name) == read_json(second / name)
 
 
 def test_stopped_at_any_batch(experiment: Experiment, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -111,8 +92,13 @@ TAGGERS: list[dict[str, Any]] = [
 ]
 
 
+CASES: list[Any] = [("experiment", params) for params in VARIANTS] + [("tagger", params) for params in TAGGERS]
+QUICK = (0, 1, 5, 6)  # two of each task
+
+
 @pytest.mark.parametrize(
-    ("kind", "params"), [("experiment", params) for params in VARIANTS] + [("tagger", params) for params in TAGGERS]
+    ("kind", "params"),
+    [case if i in QUICK else pytest.param(*case, marks=pytest.mark.slow) for i, case in enumerate(CASES)],
 )
 def test_stopped_again_and_again(
     request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, kind: str, params: dict[str, Any]
@@ -208,47 +194,6 @@ def test_other_signals(
     assert stop_after(3, model_dir, monkeypatch, number=number).status == status
     assert last_checkpoint(model_dir)["batch"] == 3
     assert "finished" not in train_ok(model_dir)
-
-
-# run train.py, and in the batch of that number wait until there is a file called go
-SLOW = """
-import os, sys, time, engine.run, evaluate, train
-from engine.commands import run_command
-real, seen, sleep_at = engine.run.autocast, 0, int(sys.argv.pop(1))
-def sleepy(*arguments):
-    global seen
-    seen += 1
-    if seen == sleep_at:
-        print("HERE", flush=True)
-        while not os.path.exists(os.path.join(sys.argv[-1], "go")):
-            time.sleep(0.1)
-    return real(*arguments)
-engine.run.autocast = evaluate.autocast = sleepy
-run_command(train.main)
-"""
-
-
-@pytest.fixture
-def start() -> Iterator[Callable[[int, Path], subprocess.Popen[str]]]:
-    """`start(3, model_dir)` trains in another process, and returns while that waits in its third batch."""
-    started = []
-
-    def begin(batch: int, model_dir: Path) -> subprocess.Popen[str]:
-        command = [sys.executable, "-c", SLOW, str(batch), "--model_dir", str(model_dir)]
-        process = subprocess.Popen(
-            command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
-        )
-        started.append(process)
-        assert process.stdout is not None
-        for line in process.stdout:
-            if line.startswith("HERE"):
-                return process
-        raise AssertionError(process.communicate())
-
-    yield begin
-    for process in started:
-        process.kill()
-        process.communicate()
 
 
 def wait_for_line(process: subprocess.Popen[str], words: str) -> None:
@@ -637,22 +582,6 @@ def test_a_run_from_other_weights_goes_on_too(
 # -------------------------------------------------------------------------------------------- divergence
 
 
-def spoil(
-    monkeypatch: pytest.MonkeyPatch, kind: str, step: int, how: Callable[[torch.Tensor, Any], torch.Tensor]
-) -> None:
-    """From training step `step` on, the loss is how(loss, outputs)."""
-    net = importlib.import_module(f"model.{kind}.net")
-    real, seen = net.loss_fn, 0
-
-    def loss_fn(outputs: Any, labels: Any) -> torch.Tensor:
-        nonlocal seen
-        seen += torch.is_grad_enabled()
-        loss = real(outputs, labels)
-        return how(loss, outputs) if seen >= step and torch.is_grad_enabled() else loss
-
-    monkeypatch.setattr(net, "loss_fn", loss_fn)
-
-
 DIVERGENCES: dict[str, Callable[[torch.Tensor, Any], torch.Tensor]] = {
     "the loss is nan": lambda loss, _: loss * float("nan"),
     "the loss is inf": lambda loss, _: loss * float("inf"),
@@ -824,6 +753,30 @@ def test_full_disk(experiment: Experiment, monkeypatch: pytest.MonkeyPatch, name
     assert_same_run(whole, model_dir)
 
 
+@pytest.mark.parametrize("room", [0, 100, 5_000, 20_000])
+def test_full_disk_in_the_middle_of_a_checkpoint(
+    experiment: Experiment, monkeypatch: pytest.MonkeyPatch, room: int
+) -> None:
+    """Not when it is flushed but when a piece of it is written, which torch.save reports as an error of its own."""
+    model_dir = experiment()
+    assert stop_after(8 + 1, model_dir, monkeypatch).status == 143
+
+    class SmallFile(io.FileIO):
+        def write(self, content: Any) -> int:
+            if self.tell() + len(content) > room:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            return super().write(content)
+
+    def open_small(path: Any, mode: str) -> Any:
+        return io.BufferedWriter(SmallFile(path, mode)) if ".epoch" in str(path) else open(path, mode)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(utils, "open", open_small, raising=False)
+        refused(run("train", "--model_dir", model_dir), "epoch_0002.pt: the disk is full", " free")
+    assert not list(model_dir.rglob("*.partial"))
+    assert "Going on in epoch 2" in train_ok(model_dir)
+
+
 def test_full_disk_while_stopping(experiment: Experiment, monkeypatch: pytest.MonkeyPatch) -> None:
     model_dir = experiment()
     with monkeypatch.context() as patch:
@@ -851,6 +804,7 @@ def test_full_disk_while_logging(experiment: Experiment, monkeypatch: pytest.Mon
     assert result.err.count("the disk is full") == 1
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix" or os.geteuid() != 0, reason="only root may mount a file system")
 def test_full_file_system(experiment: Experiment, tmp_path: Path) -> None:
     """A real one, full at whatever moment comes first; with room, the run goes on."""

@@ -51,6 +51,7 @@ def project(tmp_path: Path) -> Path:
     return project
 
 
+@pytest.mark.slow
 def test_every_command_of_the_readme(project: Path) -> None:
     commands = commands_of((ROOT / "README.md").read_text())
     ran = []

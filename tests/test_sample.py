@@ -15,6 +15,8 @@ from engine.loaders import fetch_dataloaders
 from model import TASKS
 from tests.conftest import ROOT, read_json, run
 
+pytestmark = pytest.mark.slow  # the whole sample is drawn, and whole experiments are run
+
 
 @pytest.fixture(scope="module")
 def sample(tmp_path_factory: pytest.TempPathFactory) -> Path:

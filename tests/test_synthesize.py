@@ -13,7 +13,7 @@ from typing import Any
 
 import optuna
 import pytest
-from optuna.distributions import BaseDistribution, IntDistribution
+from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
 from PIL import Image
 
 import results.experiments as results_experiments
@@ -229,6 +229,42 @@ def test_importance_of_parameters(tmp_path: Path, num_finished: int, when: str) 
     shares, told = results_picture.read_importance(tmp_path)
     assert told == when
     assert shares["matters"] > 2 * shares["does_not"]
+
+
+def test_importance_of_a_parameter_that_is_a_list(tmp_path: Path) -> None:
+    """The study holds lists as text."""
+    url = search_study.study_url(tmp_path)
+    study = optuna.create_study(study_name=search_study.STUDY, storage=url, direction="maximize")
+    space: dict[str, BaseDistribution] = {
+        "hidden_dims": CategoricalDistribution(["[]", "[64]", "[64, 64]"]),
+        "does_not": IntDistribution(0, 3),
+    }
+    for i in range(12):
+        study.enqueue_trial({"hidden_dims": ["[]", "[64]", "[64, 64]"][i % 3], "does_not": i // 3})
+        study.tell(study.ask(space), float(i % 3))
+    shares, _ = results_picture.read_importance(tmp_path)
+    assert shares["hidden_dims"] > shares["does_not"]
+
+
+def test_lists_in_a_table_and_a_picture(tmp_path: Path) -> None:
+    for i, dims in enumerate([[], [64], [64, 64]]):
+        with_history(tmp_path / f"{i}", [0.1 * i], hidden_dims=dims, task="tabular_prediction")
+    (tmp_path / "search.json").write_text(json.dumps({"space": {"hidden_dims": [[], [64], [64, 64]]}}))
+    assert [row["hidden_dims"] for row in rows(tmp_path)] == ["[64, 64]", "[64]", "[]"]
+    assert "| [64, 64] " in table(tmp_path)
+    assert json.loads(table(tmp_path, "--format", "json"))[0]["hidden_dims"] == [64, 64]
+    results = results_experiments.find_results(tmp_path)
+    assert results_picture.searched_params(results) == {"hidden_dims": [[], [64], [64, 64]]}
+    assert not results_picture.is_log("hidden_dims", [[], [64], [64, 64]], tmp_path)
+    assert "results.png" in table(tmp_path, "--plot", "--html", str(tmp_path / "report.html"))
+
+
+def test_the_goal_of_a_run_decides_what_is_best(tmp_path: Path) -> None:
+    for name, value in (("a", 0.5), ("b", 0.2)):
+        folder = finished(tmp_path / name, metrics={"rmse": value, "epoch": 1})
+        run_json = read_json(folder / "run.json") | {"monitor": "rmse", "goal": "minimize"}
+        (folder / "run.json").write_text(json.dumps(run_json))
+    assert [row["experiment"] for row in rows(tmp_path)] == ["b", "a"]
 
 
 def test_curves_of_the_metric_that_was_chosen(tmp_path: Path) -> None:

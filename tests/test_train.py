@@ -128,7 +128,7 @@ def test_workers_make_no_difference(experiment: Experiment) -> None:
         assert_same_weights(folders[0], other)
 
 
-@pytest.mark.parametrize("method", ["forkserver", "spawn"])
+@pytest.mark.parametrize("method", ["forkserver", pytest.param("spawn", marks=pytest.mark.slow)])
 def test_a_data_set_reaches_workers_that_are_not_forked(method: str, experiment: Experiment, shared_data: Path) -> None:
     task, params, *_ = load_experiment(TASKS, experiment(num_workers=1))
     for _ in range(2):  # decoded at first, then mapped from the cache
