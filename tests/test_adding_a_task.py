@@ -34,7 +34,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (project / name).parent.mkdir(parents=True, exist_ok=True)
         (project / name).write_text(code)
     tasks = project / "model" / "__init__.py"
-    tasks.write_text(re.sub(r"^(TASKS = .*)\)$", rf'\1, "{NAME}")', tasks.read_text(), flags=re.MULTILINE))
+    tasks.write_text(re.sub(r"^(TASKS = .*)\]\)$", rf'\1, "{NAME}"])', tasks.read_text(), flags=re.MULTILINE))
     call(project, "build_dataset.py", "--task", NAME, "--sample")
     return project
 
