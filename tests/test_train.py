@@ -272,11 +272,13 @@ def test_evaluate_is_exact(trained: Path, shared_data: Path) -> None:
     assert (trained / "mistakes.png").exists() == (right < len(rows))
 
 
-def test_evaluate_other_splits_and_weights(trained: Path) -> None:
-    during = read_json(trained / "metrics_eval_last_weights.json")
-    (trained / "metrics_eval_last_weights.json").unlink()  # evaluate.py calls the metrics on val as train.py does
+def test_evaluate_other_splits_and_weights(trained: Path, tmp_path: Path) -> None:
+    trained = shutil.copytree(trained, tmp_path / "trained")
+    metrics = trained / "metrics_eval_last_weights.json"
+    during = read_json(metrics)
+    metrics.unlink()
     assert run("evaluate", "--model_dir", trained, "--split", "val", "--restore_file", "last").status == 0
-    assert read_json(trained / "metrics_eval_last_weights.json") == pytest.approx(during)
+    assert read_json(metrics) == pytest.approx(during)
     assert run("evaluate", "--model_dir", trained, "--split", "train").status == 0
     files = [row["file"] for row in csv.DictReader((trained / "predictions_train.csv").open())]
     assert files == sorted(files)
