@@ -37,7 +37,7 @@ OFTEN = {"checkpoint_minutes": 0.1 / 60}
 BASES: dict[str, tuple[str, dict[str, Any]]] = {
     "images": ("base_model", {"num_epochs": 6, "dropout_rate": 0.3}),
     "text": ("ner_lstm", {"num_epochs": 6}),
-    "table": ("tabular_mlp", {"num_epochs": 120, "batch_size": 32}),
+    "table": ("tabular_mlp", {"num_epochs": 40, "batch_size": 32}),
 }
 
 

@@ -114,8 +114,10 @@ class ArrayDataset(Dataset):
     def __getitems__(self, batch: Batch) -> tuple[Any, Any]:
         indices = batch.indices.to(self.labels.device)
         if isinstance(self.inputs, dict):
-            return {name: array[indices] for name, array in self.inputs.items()}, self.labels[indices]
-        return self.inputs[indices], self.labels[indices]
+            inputs = {name: array.index_select(0, indices) for name, array in self.inputs.items()}
+        else:
+            inputs = self.inputs.index_select(0, indices)  # several times faster than self.inputs[indices]
+        return inputs, self.labels.index_select(0, indices)
 
     def digest(self) -> str:
         digest = hashlib.sha256()
@@ -193,6 +195,16 @@ def make_rng(*key: int) -> np.random.Generator:
 # --------------------------------------------------------------------------------------------- loaders
 
 
+class Loader(DataLoader[Any]):
+    """A DataLoader that, without worker processes, takes whole batches from the data set directly: that is faster."""
+
+    def __iter__(self) -> Any:
+        if self.num_workers:
+            return super().__iter__()
+        dataset: Any = self.dataset
+        return (dataset.__getitems__(batch) for batch in self.batch_sampler)  # type: ignore[union-attr]
+
+
 def fetch_dataloaders(
     task: Task, splits: Iterable[str], params: Any, device: torch.device | str = "cpu", evaluating: bool = False
 ) -> dict[str, DataLoader[Any]]:
@@ -204,14 +216,15 @@ def fetch_dataloaders(
     Raises:
         UserError: a split is missing or broken.
     """
-    device, loaders = torch.device(device), {}
+    device = torch.device(device)
+    loaders: dict[str, DataLoader[Any]] = {}
     for split in splits:
         training = split == "train" and not evaluating
         dataset: Dataset = task.Dataset(Path(params.data_dir), split, params, training)
         if not params.num_workers:
             dataset.to(device)
         lengths = None if dataset.lengths is None else dataset.lengths.numpy()
-        loaders[split] = DataLoader(
+        loaders[split] = Loader(
             dataset,
             batch_sampler=BatchSampler(len(dataset), params.batch_size, training, params.seed, lengths),
             collate_fn=_identity,

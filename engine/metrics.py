@@ -12,7 +12,6 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from engine.params import did_you_mean
@@ -233,19 +232,21 @@ def count_classes(batches: list[tuple[Tensor, Tensor]]) -> Tensor:
         or not so), all; then histograms of the log-odds of the examples outside of the class, and of those in it.
     """
     outputs, labels = (torch.cat(parts) for parts in zip(*batches, strict=True))
-    num_classes = outputs.shape[1]
+    num_examples, num_classes = outputs.shape
+    classes = torch.arange(num_classes, device=outputs.device)
     if labels.ndim == 2:
-        log_odds, predicted = outputs, (outputs > 0).long()
+        log_odds, is_predicted = outputs, outputs > 0
     else:
-        log_p = outputs.double().log_softmax(dim=1)
-        log_odds = log_p - torch.log1p(-log_p.exp().clamp(max=1 - 1e-9))
-        predicted, labels = (F.one_hot(numbers, num_classes) for numbers in (outputs.argmax(dim=1), labels))
-    rows = [predicted * labels, predicted, labels, (predicted == labels).long(), torch.ones_like(labels)]
-    bins = ((log_odds / LARGEST + 1) / 2 * BINS).long().clamp(0, BINS - 1)
-    cells = ((labels * BINS + bins) * num_classes + torch.arange(num_classes, device=labels.device)).flatten()
+        log_p = outputs.log_softmax(dim=1)
+        log_odds = log_p - torch.log1p(-log_p.exp().clamp(max=1 - 1e-7))
+        is_predicted, labels = outputs.argmax(dim=1, keepdim=True) == classes, labels[:, None] == classes
+    both, predicted, labelled = ((x != 0).sum(dim=0) for x in (labels * is_predicted, is_predicted, labels))
+    rows = [both, predicted, labelled, num_examples - predicted - labelled + 2 * both]
+    bins = ((log_odds / LARGEST + 1) * (BINS / 2)).clamp(0, BINS - 1).long()
+    cells = ((labels * BINS + bins) * num_classes + classes).flatten()
     counts = torch.zeros(2 * BINS * num_classes, dtype=torch.int64, device=labels.device)
     counts.index_add_(0, cells, torch.ones_like(cells))
-    return torch.cat([torch.stack([row.sum(dim=0) for row in rows]), counts.view(-1, num_classes)])
+    return torch.cat([torch.stack([*rows, torch.full_like(both, num_examples)]), counts.view(-1, num_classes)])
 
 
 def macro_f1(counts: Tensor) -> float:
