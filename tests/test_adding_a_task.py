@@ -80,6 +80,15 @@ def test_ruff_and_mypy_accept_it(project: Path) -> None:
     call(project, "-m", "mypy", f"model/{NAME}")
 
 
+@pytest.mark.slow
+def test_the_tests_of_every_task_accept_it(project: Path, tmp_path: Path) -> None:
+    shutil.copytree(project, tmp_path / "project", ignore=shutil.ignore_patterns("data", "experiments"))
+    shutil.copytree(ROOT / "tests", tmp_path / "project" / "tests", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "pyproject.toml", tmp_path / "project")
+    said = call(tmp_path / "project", "-m", "pytest", "tests/test_every_task.py", "-k", NAME)
+    assert " passed" in said or "100%" in said, said
+
+
 @pytest.fixture(scope="module")
 def trained(project: Path) -> Path:
     """The experiment of the page, after the page's commands; the first one, to build, is run by `project`."""
