@@ -19,7 +19,7 @@ from engine.devices import autocast, choose_device, choose_precision
 from engine.experiments import check_same_data, load_experiment
 from engine.loaders import batches_on, fetch_dataloaders
 from engine.metrics import totals_of
-from engine.reports import report_of
+from engine.reports import Report, report_of
 from engine.tasks import Task
 from model import TASKS
 from utils import Progress, check_writable, logger, save_json, set_logger
@@ -37,9 +37,12 @@ def parse_args() -> argparse.Namespace:
 
 @torch.inference_mode()
 def evaluate(
-    net: nn.Module, loader: DataLoader[Any], task: Task, params: Any, device: torch.device, report: Any = None
+    net: nn.Module, loader: DataLoader[Any], task: Task, params: Any, device: torch.device, report: Report | None = None
 ) -> dict[str, float]:
-    """The loss and metrics of `net` over every example of `loader`; `report`, if given, is shown each output."""
+    """The loss and metrics of `net` over every example of `loader`.
+
+    A `report` collects the outputs too; it knows the labels, and their order, from the loader's data set.
+    """
     net.eval()
     precision = choose_precision(device, params.precision)
     totals = totals_of(task, params)
@@ -69,12 +72,13 @@ def main() -> None:
     numbers = evaluate(net, loader, task, params, device, report)
 
     logger.info("%s on the %s split of %s:", checkpoint["path"], args.split, params.data_dir)
+    # predictions_test.csv and metrics_test_best_weights.json; of other weights predictions_test_last_weights.csv
     is_named = args.restore_file in ("best", "last")
     weights = f"{args.restore_file}_weights" if is_named else Path(checkpoint["path"]).stem
-    name = args.split if args.restore_file == "best" else f"{args.split}_{weights}"
-    logger.info("\n%s\n", report.write(model_dir, name))
+    suffix = "" if args.restore_file == "best" else f"_{weights}"
+    logger.info("\n%s\n", report.write(model_dir, f"{args.split}{suffix}"))
     logger.info("  ".join(f"{name} {value:.4f}" for name, value in numbers.items()))
-    split = "eval" if args.split == "val" else args.split  # as train.py calls it
+    split = "eval" if args.split == "val" else args.split  # train.py writes metrics_eval_best_weights.json as well
     save_json({"epoch": checkpoint.get("epoch"), **numbers}, model_dir / f"metrics_{split}_{weights}.json")
 
 

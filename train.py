@@ -3,8 +3,9 @@
     python train.py --model_dir experiments/base_model
     python train.py --model_dir experiments/lr_0.01 --base experiments/base_model --set learning_rate=0.01
 
-The same command resumes a run that was interrupted, and the result is the same as without the interruption. Ctrl-C and
-SIGTERM stop it after the batch and save; if it is killed, only the batches since the last checkpoint are lost.
+The same command resumes a run that was interrupted. On a CPU with the same number of threads, the result is the same as
+without the interruption. Ctrl-C and SIGTERM stop it after the batch and save; if it is killed, only the batches since
+the last checkpoint are lost.
 """
 
 from __future__ import annotations
@@ -23,23 +24,29 @@ from model import TASKS
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model_dir", default="experiments/base_model", help="folder of the experiment (%(default)s)")
-    parser.add_argument("--data_dir", help="built data set to train on (the one that params.json names)")
-    parser.add_argument("--restore_file", help="start a new run from these weights: best, last, or a path")
+    parser.add_argument("--data_dir", help="built data set (that of params.json, or of the last run)")
+    parser.add_argument("--restore_file", help="new run from these weights: best, last, or a path")
     parser.add_argument("--restart", action="store_true", help="start again; what is there moves to previous/")
     parser.add_argument("--base", metavar="DIR", help="make --model_dir a new experiment with this one's parameters")
     parser.add_argument(
-        "--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="parameters that differ from --base"
+        "--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="with --base: what differs from it"
     )
     parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, mps (the fastest there is)")
     return parser.parse_args()
 
 
 def train(run: Run) -> dict[str, float]:
-    """Train to the end of the epoch. Returns its loss and metrics, each example as the network saw it at that moment.
+    """Train one epoch, or the rest of an interrupted one.
+
+    `run.task` is the folder of model/ that params.json names; its net.py holds Net, loss_fn and metrics.
+
+    Returns:
+        Loss and metrics on the training split, measured batch by batch before each step.
 
     Raises:
-        Stopped: a signal came; the run is between two batches.
-        Diverged: the loss or its gradient is not finite; the weights are those before the step.
+        Stopped: a signal came. The run is between two batches, and is saved.
+        Diverged: a loss or gradient is NaN or infinite. On a GPU this is noticed up to 64 steps late, but before
+            anything is saved.
     """
     run.net.train()
     for inputs, labels in run.batches():
@@ -53,17 +60,18 @@ def train(run: Run) -> dict[str, float]:
         run.optimizer.step()
         run.schedule.step()
         run.after_step(outputs, labels, loss)
-    return run.epoch_metrics()
+    return run.totals.compute()
 
 
 def main() -> None:
     args = parse_args()
-    experiment = load_experiment(TASKS, args.model_dir, args.data_dir, args.base, args.set)
+    experiment = load_experiment(TASKS, args.model_dir, args.data_dir, base=args.base, assignments=args.set)
+    # new, from other weights, or resumed; of a finished run no epochs are left (engine/start.py)
     with open_run(experiment, args.device, args.restore_file, args.restart) as run:
-        for _ in run.epochs():
-            trained = train(run)
-            evaluated = evaluate(run.net, run.loaders["val"], run.task, run.params, run.device)
-            run.end_epoch(trained, evaluated)
+        while run.has_epochs_left():
+            train_metrics = train(run)
+            val_metrics = evaluate(run.net, run.loaders["val"], run.task, run.params, run.device)
+            run.end_epoch(train_metrics, val_metrics)  # history, checkpoint, results
 
 
 if __name__ == "__main__":

@@ -1,4 +1,7 @@
-"""What everything may use: errors, logging, whole files, progress. Nothing here imports torch."""
+"""What everything may use: errors, logging, whole files, progress. Nothing here imports torch.
+
+You need UserError, logger and Progress; the rest makes writing and printing safe.
+"""
 
 from __future__ import annotations
 

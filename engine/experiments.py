@@ -1,4 +1,4 @@
-"""An experiment: a folder with a params.json, and what runs leave in it. All without torch."""
+"""An experiment: a folder with a params.json, and what runs leave in it. Does not import torch."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from utils import UserError, check_writable, save_json
 
 
 class Experiment(NamedTuple):
-    """A folder, its task, and its checked parameters with what the data decides attached."""
+    """A folder, its task, its checked parameters, and in `params.data` what the data set decides."""
 
     task: Task
     params: Any
     model_dir: Path
-    new_file: dict[str, Any] | None = None  # what params.json will say when the run begins; None if it does already
+    params_to_write: dict[str, Any] | None = None  # as params.json when the run starts; None if it is there
 
 
 def load_experiment(
@@ -28,32 +28,32 @@ def load_experiment(
     base: str | None = None,
     assignments: list[str] | None = None,
 ) -> Experiment:
-    """Read and check an experiment; with `base`, a new one: the parameters of `base` with `assignments` applied.
+    """Read and check an experiment. With `base`, plan a new one: the parameters of `base` with `assignments` applied.
 
     The data set is `data_dir`, or the one that params.json names, or that of the last run here, or the default.
 
     Raises:
         UserError: params.json or the data set is missing, or anything in them is wrong.
     """
-    model_dir, new_file = Path(model_dir), None
+    model_dir, params_to_write = Path(model_dir), None
     if assignments and not base:
         raise UserError("--set goes with --base DIR, the experiment to vary. Or edit params.json.")
     if base:
-        new_file = plan_experiment(tasks, model_dir, Path(base), assignments or [], data_dir)
-    file = JsonFile(model_dir / "params.json", new_file) if new_file else read_params_file(model_dir)
+        params_to_write = plan_experiment(tasks, model_dir, Path(base), assignments or [], data_dir)
+    file = JsonFile(model_dir / "params.json", params_to_write) if params_to_write else read_params_file(model_dir)
     params = check_params(tasks, file)
     if data_dir is None and "data_dir" not in params.model_fields_set:
         data_dir = read_run(model_dir).get("params", {}).get("data_dir")
     if data_dir is not None:
         params = params.model_copy(update={"data_dir": data_dir})
     task = tasks[params.task]
-    return Experiment(task, params.with_data(load_data_params(task, Path(params.data_dir))), model_dir, new_file)
+    return Experiment(task, params.with_data(load_data_params(task, Path(params.data_dir))), model_dir, params_to_write)
 
 
 def create_experiment(
     tasks: Tasks, model_dir: Path, base: Path, assignments: list[str], data_dir: str | None = None
 ) -> None:
-    """Write `model_dir`/params.json as `plan_experiment` has it. Raises UserError."""
+    """Write the params.json that `plan_experiment` returns. Raises UserError."""
     values = plan_experiment(tasks, model_dir, base, assignments, data_dir)
     if values is not None:
         check_writable(model_dir)
@@ -65,8 +65,8 @@ def plan_experiment(
 ) -> dict[str, Any] | None:
     """The params.json of an experiment that varies another: that of `base` with `key=value` assignments applied.
 
-    If `model_dir` has a params.json, it must agree with `base` and `assignments`. Parameters that do not affect what is
-    learnt (WITHOUT_EFFECT) are taken over from there instead.
+    If `model_dir` has a params.json, it must agree with `base` and `assignments`, except for parameters that do not
+    affect what is learnt (WITHOUT_EFFECT): they get their new values, but `data_dir` stays.
 
     Returns:
         The values to write, or None if the file says the same already.
@@ -88,7 +88,7 @@ def plan_experiment(
                 + "\nChoose another --model_dir, or edit that file and leave out --base."
             )
         return asked if changed else None
-    load_data_params(tasks[params.task], Path(data_dir or params.data_dir))  # or there is nothing to try
+    load_data_params(tasks[params.task], Path(data_dir or params.data_dir))  # fail now if the data set is missing
     return file.values | ({"data_dir": data_dir} if data_dir else {})
 
 
@@ -119,7 +119,7 @@ def task_of(tasks: Tasks, file: JsonFile) -> Task:
     """The task that a params.json names.
 
     The files of CS230 name none. They belong to the first task that knows all their parameters; if one is misspelt, to
-    the first that knows most of them, so that the message about it is of use.
+    the first that knows most of them, so that the error message is about the most likely task.
 
     Raises:
         UserError: there is no such task.
@@ -133,7 +133,7 @@ def task_of(tasks: Tasks, file: JsonFile) -> Task:
 
 
 def load_data_params(task: Task, data_dir: Path) -> Any:
-    """Read `data_dir`/dataset_params.json. Raises UserError when the data set is missing, or another task's."""
+    """Read `data_dir`/dataset_params.json. Raises UserError if it is missing, or of another task."""
     path = data_dir / "dataset_params.json"
     if not path.is_file():
         command = f"  python build_dataset.py --task {task.name} --output_dir {data_dir}"
@@ -152,7 +152,7 @@ def load_data_params(task: Task, data_dir: Path) -> Any:
 
 
 def check_same_data(checkpoint: dict[str, Any], data: Any) -> None:
-    """Raises UserError when `data` numbers its classes, words or tags otherwise than `checkpoint` learnt them."""
+    """Raises UserError when classes, words or tags differ from those that the checkpoint was trained with."""
     learnt, values = checkpoint.get("data", {}), data.model_dump()
     for name in data.decides_network:
         then, now = learnt.get(name), values[name]
@@ -175,7 +175,7 @@ def read_run(model_dir: Path) -> dict[str, Any]:
 
 
 def read_history(model_dir: Path) -> list[dict[str, Any]]:
-    """The entries of history.jsonl, one per epoch; none where it is missing, or torn."""
+    """The entries of history.jsonl, one per epoch; an empty list if it is missing or damaged."""
     try:
         return [json.loads(line) for line in (model_dir / "history.jsonl").read_text().splitlines()]
     except (OSError, ValueError):
@@ -185,7 +185,7 @@ def read_history(model_dir: Path) -> list[dict[str, Any]]:
 def example_of(tasks: Tasks, task: Task, folder: Path = Path("experiments")) -> Path | None:
     """A shipped experiment to begin from: the first one of the task in alphabetical order, None if there is none."""
     for path in sorted(folder.glob("*/params.json")):
-        with contextlib.suppress(UserError):  # one that is broken is no example
+        with contextlib.suppress(UserError):  # skip invalid files
             if not (path.parent / "search.json").exists() and task_of(tasks, JsonFile.read(path)) is task:
                 return path.parent
     return None

@@ -1,4 +1,4 @@
-"""Datasets, and the order in which their examples are seen: a function of (seed, epoch) and of nothing else."""
+"""Datasets, and their batches. The order of examples depends on the seed and the epoch only."""
 
 from __future__ import annotations
 
@@ -22,7 +22,10 @@ from utils import UserError
 
 
 class Batch(NamedTuple):
-    """What a Dataset's `__getitems__` is asked for. The epoch lets it augment the same way wherever it runs."""
+    """What the sampler yields in place of a list of indices; the loader hands it to `__getitems__` unchanged.
+
+    With the epoch, worker processes can draw the same augmentation as the main process would.
+    """
 
     epoch: int
     indices: Tensor  # int64, batch_size
@@ -32,13 +35,13 @@ class Dataset(TorchDataset[Any], ABC):
     """One split of a built data set, which makes whole batches.
 
     A task's `Dataset` is called with (data_dir, split, params, training). `training` says whether the network learns
-    from it, so that it may be augmented. One that lacks a method below cannot be made.
+    from it, so that it may be augmented. A subclass must define all abstract methods.
 
     Attributes:
         folder: where its files are, for messages.
         kind: what an example is, as the header of a column: image, sentence, row.
         labels: of all examples in order, for reports.
-        lengths: num_examples; where given, examples of like length share a batch, so that little of it is padding.
+        lengths: num_examples; where given, examples of similar length share a batch, to reduce padding.
     """
 
     folder: Path
@@ -68,7 +71,7 @@ class Dataset(TorchDataset[Any], ABC):
         return [str(number) for number in range(1, len(self) + 1)]
 
     def to(self, device: torch.device) -> None:
-        """Make batches on `device` from now on. A task may do without: batches are moved there anyway."""
+        """Make batches on `device` from now on. Optional, since batches are moved to the device anyway."""
 
     def __getitem__(self, index: int) -> tuple[Any, Any]:
         """One example, as a batch of its own."""
@@ -143,13 +146,13 @@ POOL = 50  # batches
 
 
 class BatchSampler(Sampler[Any]):
-    """Batches of `batch_size` indices; shuffled afresh each epoch, or in order.
+    """Batches of `batch_size` indices; reshuffled every epoch, or in order.
 
     A single example left over joins the batch before it, since batch normalisation cannot compute a variance from one.
 
     Args:
-        lengths: num_examples; if given, examples of like length share a batch. When shuffling, they are sorted within
-            pools of 50 batches and the batches shuffled, so that every epoch brings other examples together; else all
+        lengths: num_examples; if given, examples of similar length share a batch. When shuffling, they are sorted
+            within pools of 50 batches and the batches shuffled, so that batches differ between epochs. Otherwise all
             are sorted, longest first.
     """
 
@@ -166,7 +169,7 @@ class BatchSampler(Sampler[Any]):
         self.epoch = self.first = 0
 
     def set_epoch(self, epoch: int, first: int = 0) -> None:
-        """Go on to `epoch`, and there to the batch number `first`."""
+        """Select the epoch, and the first of its batches to yield."""
         self.epoch, self.first = epoch, first
 
     def __len__(self) -> int:
@@ -188,7 +191,7 @@ class BatchSampler(Sampler[Any]):
 
 
 def make_rng(*key: int) -> np.random.Generator:
-    """A generator for this key alone. SeedSequence mixes the numbers, so that neighbouring keys share nothing."""
+    """A generator for this key alone. SeedSequence makes those of similar keys independent."""
     return np.random.default_rng(key)
 
 
@@ -210,8 +213,8 @@ def fetch_dataloaders(
 ) -> dict[str, DataLoader[Any]]:
     """A loader of (inputs, labels) for each of `splits` of params.data_dir.
 
-    "train" is shuffled and augmented, unless `evaluating`. Batches are made on `device` where the data set can; where
-    worker processes make them (params.num_workers), they arrive in CPU memory.
+    "train" is shuffled and augmented, unless `evaluating`. Batches are made on `device` if the data set supports it,
+    but in CPU memory if worker processes make them (params.num_workers).
 
     Raises:
         UserError: a split is missing or broken.
@@ -228,7 +231,7 @@ def fetch_dataloaders(
             dataset,
             batch_sampler=BatchSampler(len(dataset), params.batch_size, training, params.seed, lengths),
             collate_fn=_identity,
-            generator=torch.Generator(),  # of its own: the loader must not draw from the one that dropout draws from
+            generator=torch.Generator(),  # its own, so that it does not advance the one that draws dropout
             num_workers=params.num_workers,
             persistent_workers=params.num_workers > 0,
             pin_memory=params.num_workers > 0 and device.type == "cuda",
@@ -257,7 +260,7 @@ WORKER_GRACE = 600  # seconds that a worker goes on after SIGTERM: enough for a 
 
 
 def _leave_signals_to_the_parent(_: int) -> None:
-    """Ctrl-C and a scheduler's SIGTERM reach workers too. They go on for a while: their process needs the batch."""
+    """Workers ignore Ctrl-C and a scheduler's SIGTERM for a while, since the parent still needs their batch."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if hasattr(signal, "alarm"):
         signal.signal(signal.SIGTERM, lambda *_: signal.alarm(WORKER_GRACE))  # which then ends the worker

@@ -1,7 +1,7 @@
-"""Counts -> numbers: the metrics of a split, and the pieces that tasks make them from.
+"""Metrics: they count batch by batch, and are computed once from the sums.
 
 The mean of the batches' accuracies is not the accuracy: a short last batch would weigh as much as a full one, and
-precision has no mean at all. So a metric counts batch by batch, and is computed once from the sums.
+precision cannot be averaged over batches at all.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from engine.ranking import Goal
 from engine.tasks import Task
 from utils import UserError
 
-AT_ONCE = 64  # batches that are counted in one call: each call has its price, and a small network feels it
+AT_ONCE = 64  # batches that are counted in one call, since the overhead of calls is noticeable for small networks
 
 
 @dataclass(frozen=True)
 class Metric:
-    """What to count, the number that the summed counts stand for, and whether more of it is better.
+    """What to count, how to compute the number from the summed counts, and whether more of it is better.
 
     Metrics that share `keep` and `count` are counted once.
     """
 
-    keep: Callable[[Any, Any], Any]  # (outputs, labels) -> what is to be counted of a batch, in little memory
+    keep: Callable[[Any, Any], Any]  # (outputs, labels) -> what `count` needs of a batch, best a small tensor
     count: Callable[[list[Any]], Tensor]  # what was kept of some batches -> counts, which add up
     compute: Callable[[Tensor], float]  # summed counts -> number
     goal: Goal = "maximize"
@@ -61,7 +61,7 @@ def totals_of(task: Task, params: Any) -> Totals:
 
 
 class Totals:
-    """Running counts of the loss and of some metrics over a split. Adding never waits for the device.
+    """Running counts of the loss and of some metrics over a split. Adding a batch never waits for the device.
 
     Args:
         num_items: labels -> how many items the loss of a batch is the mean of.
@@ -71,7 +71,7 @@ class Totals:
         self.metrics, self.num_items = metrics, num_items
         self.losses: list[tuple[Tensor, Any]] = []  # of the batches that are not counted yet
         self.kept: dict[Any, list[Any]] = {metric.keep: [] for metric in metrics.values()}
-        self.loss = torch.zeros(0)  # then 2: sum over the items, number of items
+        self.loss = torch.zeros(0)  # empty, then [sum over the items, number of items]
         self.counters = list(dict.fromkeys((metric.keep, metric.count) for metric in metrics.values()))
         self.counts: dict[Any, Tensor] = {}  # of each counter
 
@@ -136,7 +136,7 @@ def ratio(counts: Tensor) -> float:
 # --------------------------------------------------------------------------------------------- classes
 
 
-def predictions(outputs: Tensor, labels: Tensor) -> Tensor:
+def predictions_and_labels(outputs: Tensor, labels: Tensor) -> Tensor:
     """The class with the largest output, and the label.
 
     Args:
@@ -199,12 +199,12 @@ def class_scores(confusion: Tensor) -> ClassScores:
 
 
 def class_metrics() -> dict[str, Metric]:
-    """Accuracy, F1 and AUC of outputs batch_size x num_classes scores, with labels batch_size class numbers."""
+    """Accuracy, F1 and AUC. Outputs: batch_size x num_classes scores. Labels: batch_size class numbers."""
     return _one_against_rest(lambda counts: ratio(counts[[0, 2]].sum(dim=1)))
 
 
 def label_metrics() -> dict[str, Metric]:
-    """Accuracy, F1 and AUC of outputs batch_size x num_labels logits, with labels of the same shape, 0 or 1."""
+    """Accuracy, F1 and AUC. Outputs: batch_size x num_labels logits. Labels: of the same shape, 0 or 1."""
     return _one_against_rest(lambda counts: ratio(counts[3:5].sum(dim=1)))
 
 
@@ -222,7 +222,7 @@ BINS, LARGEST = 4096, 16.0  # log-odds are sorted into so many bins between -LAR
 
 
 def count_classes(batches: list[tuple[Tensor, Tensor]]) -> Tensor:
-    """What becomes of each class, or label, when it is told from the rest.
+    """Counts for each class, or label, against the rest.
 
     Args:
         batches: outputs and labels, see `class_metrics` and `label_metrics`.
@@ -250,7 +250,7 @@ def count_classes(batches: list[tuple[Tensor, Tensor]]) -> Tensor:
 
 
 def macro_f1(counts: Tensor) -> float:
-    """The mean F1 of the classes that occur in labels or predictions, see `class_scores`; of `count_classes`."""
+    """The mean F1 of the classes that occur in labels or predictions, see `class_scores`."""
     both, predicted, labelled = counts[:3].double()
     occurs = predicted + labelled > 0
     return (2 * both / (predicted + labelled))[occurs].mean().item() if occurs.any() else 0.0
@@ -274,7 +274,8 @@ def auc(counts: Tensor) -> float:
 
 
 def number_metrics(scale: Tensor | float = 1.0) -> dict[str, Metric]:
-    """RMSE, MAE and R2 of outputs and labels batch_size x num_targets. `scale`: their unit, in that of the data."""
+    """RMSE, MAE and R2. Outputs and labels: batch_size x num_targets. `scale`: the standard deviation that they were
+    divided by, so that errors have the units of the data."""
     return {
         "rmse": Metric(outputs_and_labels, count_errors, partial(rmse, scale=scale), "minimize"),
         "mae": Metric(outputs_and_labels, count_errors, partial(mae, scale=scale), "minimize"),
@@ -292,12 +293,12 @@ def count_errors(batches: list[tuple[Tensor, Tensor]]) -> Tensor:
 
 
 def mae(counts: Tensor, scale: Tensor | float = 1.0) -> float:
-    """Mean absolute error, averaged over the targets. `scale`: one unit of the counted numbers, in that of the data."""
+    """Mean absolute error, averaged over the targets. `scale`: as in `number_metrics`."""
     return (counts[1] / counts[0] * scale).mean().item()
 
 
 def rmse(counts: Tensor, scale: Tensor | float = 1.0) -> float:
-    """Root of the mean squared error, averaged over the targets. `scale`: as in `mae`."""
+    """Root of the mean squared error, averaged over the targets. `scale`: as in `number_metrics`."""
     return ((counts[2] / counts[0]).sqrt() * scale).mean().item()
 
 

@@ -1,4 +1,4 @@
-"""A network in training: all that decides how it goes on, and so all that a checkpoint holds."""
+"""The state of a training run. A checkpoint holds all of it, so that the run can be resumed exactly."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ class Diverged(UserError):
 
 
 class Run:
-    """One run of an experiment. `train.py` calls its methods in the order in which they stand here.
+    """One run of an experiment. The methods are in the order in which train.py calls them.
 
     Attributes:
         history: an entry per finished epoch.
-        batches_done: how many batches of the next epoch are done.
-        totals, seconds: what was counted over them, and how long they took.
+        batches_done: how many batches of the current epoch are done.
+        totals, seconds: the metrics counted over them, and how long they took.
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class Run:
         # On a GPU, checking every loss would stall the pipeline. So losses are checked every 64 steps, and before each
         # checkpoint. In between, a fused optimizer skips a step whose `found_inf` is 1, as for torch.amp.GradScaler.
         self.check_every = 1 if device.type == "cpu" else 64  # steps
-        self.skips_itself = device.type == "cuda" and bool(self.optimizer.defaults.get("fused"))
+        self.optimizer_skips = device.type == "cuda" and bool(self.optimizer.defaults.get("fused"))
         self.unchecked: list[tuple[int, float, Tensor, Tensor]] = []  # batch, learning rate, loss, gradient norm
         self.history: list[dict[str, Any]] = []
         self.summaries = Summaries(self.model_dir)
@@ -82,15 +82,13 @@ class Run:
 
     # -------------------------------------------------------------------------------- what train.py calls
 
-    def epochs(self) -> Iterator[int]:
-        """The numbers of the epochs that are left, from 1."""
-        examples, precision = len(self.loader.dataset), str(self.precision).removeprefix("torch.")  # type: ignore[arg-type]
-        logger.info("Training on %d examples, on %s in %s", examples, self.device, precision)
-        while not is_finished(self.history, self.params, self.goal):
-            yield self.epoch + 1
+    def has_epochs_left(self) -> bool:
+        """Whether another epoch is to be trained. `end_epoch` counts them."""
+        return not is_finished(self.history, self.params, self.goal)
 
     def batches(self) -> Iterator[tuple[Any, Any]]:
-        """(inputs, labels) of each batch of the epoch that is left, on the device.
+        """The remaining batches of the current epoch, (inputs, labels) on the device. Before validation, a checkpoint
+        is saved if the last one is old, since validation may take long.
 
         Raises:
             Stopped: a signal came; the run is between two batches.
@@ -101,62 +99,58 @@ class Run:
         self.started = time.perf_counter() - self.seconds
         yield from batches_on(self.device, self.progress)
         self.check_now()
+        self.save_if_older(self.params.checkpoint_minutes / 10)
 
     def autocast(self) -> torch.autocast:
         return autocast(self.device, self.precision)
 
     def check_finite(self, loss: Tensor, gradient_norm: Tensor) -> None:
-        """Keep a loss or gradient that is not finite from the weights. Raises Diverged, naming step and examples."""
+        """Remember loss and gradient norm for the next check, on a CPU at once. Raises Diverged."""
         loss = loss.detach()
         self.unchecked.append((self.batches_done, self.optimizer.param_groups[0]["lr"], loss, gradient_norm))
         if len(self.unchecked) == self.check_every:
             self.check_now()
-        if self.skips_itself:
+        if self.optimizer_skips:
             self.optimizer.found_inf = 1 - torch.isfinite(loss + gradient_norm).float()  # type: ignore[attr-defined]
 
     def after_step(self, outputs: Any, labels: Any, loss: Tensor) -> None:
-        """Count the batch; write summaries and save a checkpoint when they are due."""
+        """Count the batch. Write summaries, and save a checkpoint, when they are due."""
         self.totals.add(outputs, labels, loss)
         self.batches_done += 1
         self.seconds = time.perf_counter() - self.started
-        self.progress.show(self.totals.compute)  # at most once a second: nothing else here waits for a GPU
+        self.progress.show(self.totals.compute)  # at most once a second, since it waits for a GPU
         if self.step % self.params.save_summary_steps == 0 or self.batches_done == len(self.loader):
             numbers = gradient_norms(self.net) | {"learning_rate": self.schedule.learning_rate}
             self.summaries.write("train_summaries", numbers, self.step)
         self.save_if_older(self.params.checkpoint_minutes)
 
-    def epoch_metrics(self) -> dict[str, float]:
-        """Loss and metrics of the epoch, each example as the network saw it at that moment."""
-        self.save_if_older(self.params.checkpoint_minutes / 10)  # what follows, validation, may take long
-        return self.totals.compute()
-
-    def end_epoch(self, trained: dict[str, float], evaluated: dict[str, float]) -> None:
-        """Enter the metrics of the epoch, save, and write all results.
+    def end_epoch(self, train_metrics: dict[str, float], val_metrics: dict[str, float]) -> None:
+        """Add the metrics to the history, save a checkpoint, and write the results.
 
         Raises:
-            Diverged: the loss on val is not finite. The checkpoints are those from before the epoch.
+            Diverged: the loss on val is not finite. No checkpoint of the epoch's end is saved.
         """
         params = self.params
-        if not math.isfinite(evaluated["loss"]):
+        if not math.isfinite(val_metrics["loss"]):
             raise Diverged(
-                f"The loss on val is {evaluated['loss']} after epoch {self.epoch + 1}, at a learning rate of up to"
+                f"The loss on val is {val_metrics['loss']} after epoch {self.epoch + 1}, at a learning rate of up to"
                 f" {params.learning_rate:g}. Try a smaller learning_rate, warmup_epochs, or clip_grad_norm."
             )
         num_examples = len(self.loader.dataset)  # type: ignore[arg-type]
-        self.schedule.end_epoch(evaluated[params.monitor])
+        self.schedule.end_epoch(val_metrics[params.monitor])
         self.history.append(
             {
                 "epoch": self.epoch + 1,
-                "train": trained,
-                "val": evaluated,
+                "train": train_metrics,
+                "val": val_metrics,
                 "learning_rate": self.schedule.learning_rate,
                 "seconds": round(self.seconds, 3),
                 "examples_per_second": round(num_examples / self.seconds, 1),
             }
         )
         self.begin_epoch()
-        self.summaries.write("train_summaries", trained, self.step)
-        self.summaries.write("eval_summaries", evaluated, self.step)
+        self.summaries.write("train_summaries", train_metrics, self.step)
+        self.summaries.write("eval_summaries", val_metrics, self.step)
         best = self.best()
         self.save(is_best=best is self.history[-1])
         write_results(self.model_dir, self.history, best)
@@ -169,12 +163,12 @@ class Run:
         return best_epoch(self.history, self.params.monitor, self.goal)
 
     def save_if_older(self, minutes: float) -> None:
-        """Save if the last checkpoint is older than that."""
+        """Save a checkpoint if the last one is older than `minutes`."""
         if time.monotonic() - self.saved_at > 60 * minutes:
             self.save()
 
     def save(self, is_best: bool = False) -> None:
-        """Save a checkpoint, unless this moment has one.
+        """Save a checkpoint, unless nothing has happened since the last one.
 
         Raises:
             Diverged: a loss or gradient since the last check was not finite.
@@ -187,16 +181,18 @@ class Run:
         self.summaries.flush()
         save_checkpoint(
             {
+                # where the run is
                 "epoch": self.epoch,
                 "batch": self.batches_done,
+                "history": self.history,
+                # the state to resume with
                 "state_dict": self.net.state_dict(),
                 "optim_dict": self.optimizer.state_dict(),
                 "scheduler": self.schedule.state_dict(),
                 "random_states": get_random_states(self.device),
                 "totals": self.totals.state_dict(),
                 "seconds": self.seconds,
-                "history": self.history,
-                "best": self.best() if self.history else None,
+                # what is compared when it is resumed, and all that a prediction needs
                 "restore_file": self.restore_file,
                 "params": self.params.model_dump(),
                 "data": self.params.data.model_dump(),
@@ -208,7 +204,7 @@ class Run:
         self.saved = (self.epoch, self.batches_done)
 
     def resume(self, checkpoint: dict[str, Any]) -> None:
-        """Be where the run was when `checkpoint` was saved; the weights are in the network already."""
+        """Restore the state in `checkpoint`, but for the weights, which engine/start.py has put into the network."""
         self.history, self.batches_done, self.seconds = (checkpoint[name] for name in ("history", "batch", "seconds"))
         self.optimizer.load_state_dict(checkpoint["optim_dict"])
         self.schedule.load_state_dict(checkpoint["scheduler"])
@@ -248,7 +244,7 @@ class Run:
         return (
             f"Step {self.epoch * len(self.loader) + batch + 1} (epoch {self.epoch + 1}, batch {batch + 1}): the loss is"
             f" {loss:g} and the norm of its gradient {norm:g}, at a learning rate of {learning_rate:g}."
-            f" The saved weights are those of before.\nThe batch was {examples}.\n"
+            f" The saved weights are not affected.\nThe batch was {examples}.\n"
             "If they are what they should be, try a smaller learning_rate, warmup_epochs, or clip_grad_norm:\n"
             f"  python train.py --model_dir NEW --base {self.model_dir} --data_dir {self.params.data_dir}"
             f" --set learning_rate={self.params.learning_rate / 10:g} clip_grad_norm=1"
@@ -256,12 +252,13 @@ class Run:
 
 
 def digests_of(loaders: dict[str, DataLoader[Any]]) -> dict[str, str]:
-    """What the examples of each split hash to."""
+    """The hash of the examples of each split."""
     return {split: loader.dataset.digest() for split, loader in loaders.items()}  # type: ignore[attr-defined]
 
 
 def is_finished(history: list[dict[str, Any]], params: Any, goal: Any) -> bool:
     """Whether all epochs are done, or early stopping ends the run here."""
-    if not history or len(history) >= params.num_epochs:
-        return bool(history)
-    return 0 < params.early_stopping_patience <= len(history) - best_epoch(history, params.monitor, goal)["epoch"]
+    if not history:
+        return False
+    epochs_since_best = len(history) - best_epoch(history, params.monitor, goal)["epoch"]
+    return len(history) >= params.num_epochs or 0 < params.early_stopping_patience <= epochs_since_best

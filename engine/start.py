@@ -34,66 +34,68 @@ class Start(NamedTuple):
     """How a run starts, and the checkpoint that it starts from."""
 
     kind: Literal["new", "from weights", "resumed", "finished"]
-    restore_file: str | None = None  # that a run "from weights", or its continuation, began with
+    restore_file: str | None = None  # the --restore_file that the run began with
     checkpoint: dict[str, Any] | None = None
 
 
 class Finished:
     """Takes the place of a Run that has no epochs left."""
 
-    def epochs(self) -> Iterator[int]:
-        return iter(())
+    def has_epochs_left(self) -> bool:
+        return False
 
 
 @contextlib.contextmanager
 def open_run(
-    experiment: Experiment, device: str = "auto", restore_file: str | None = None, restart: bool = False
+    experiment: Experiment, device_name: str = "auto", restore_file: str | None = None, restart: bool = False
 ) -> Iterator[Any]:
-    """The run of an experiment, started or resumed, for the block to train.
+    """Start or resume the run of an experiment. The `with` block trains it.
 
-    What could be wrong with it is found before anything in the folder changes.
-    A signal in the block saves a checkpoint; the end of the block writes what a finished run leaves.
+    All checks come first: a run that cannot start changes nothing but damaged checkpoints, which are set aside.
+    A signal in the block saves a checkpoint. When the block ends, the final results are written.
 
     Args:
         restore_file: begin a new run from these weights: `best`, `last`, or a path. An unfinished run that began from
-            the same file is resumed instead: whoever repeats a command that was killed means that.
+            the same file is resumed instead, since a command that is repeated was most likely killed.
         restart: begin a new run in any case. What is there moves to previous/.
 
     Yields:
         A Run, or a Finished.
 
     Raises:
-        UserError: the run cannot start; parameters, data, weights or folder say why.
+        UserError: the run cannot start; the message says why.
         Busy: another run is going on in the folder.
     """
-    task, params, model_dir, new_file = experiment
-    where, goal = choose_device(device), goal_of(task, params, params.monitor)
+    task, params, model_dir, params_to_write = experiment
+    device, goal = choose_device(device_name), goal_of(task, params, params.monitor)
     is_new_folder = not model_dir.exists()
     check_writable(model_dir)
     with locked(model_dir), _left_as_found(model_dir, is_new_folder):
         start = choose_start(experiment, goal, restore_file, restart)
-        before, now = read_run(model_dir), describe_run(params, goal, where, start.restore_file)
+        before, now = read_run(model_dir), describe_run(params, goal, device, start.restore_file)
         if start.checkpoint and start.kind in ("resumed", "finished"):
             _mend(model_dir, start, goal, params)
         if start.kind == "finished":
             _say_finished(experiment, goal, start.checkpoint, before, now)
             yield Finished()
             return
-        net, loaders = _prepare(experiment, start, where)
+        net, loaders = _prepare(experiment, start, device)
         if start.kind != "resumed":
-            keep_previous(model_dir)  # only now, when whatever could be wrong with the new run would have been found
-            if new_file:
-                save_json(new_file, model_dir / "params.json")
+            keep_previous(model_dir)  # only now, after all checks of the new run
+            if params_to_write:
+                save_json(params_to_write, model_dir / "params.json")
             set_logger(model_dir / "train.log")
         with recorded(model_dir, now), stop.deferred():
-            run = Run(experiment, net, loaders, where, start.restore_file)
+            run = Run(experiment, net, loaders, device, start.restore_file)
             if start.kind == "resumed":
                 _resume(run, start.checkpoint or {}, before, now)
             else:
                 if start.kind == "from weights":
                     run.save()  # at once: `restore_file` may be in previous/ now
-                logger.info("%s", _summary_of(net, loaders, where))
-            del start  # the checkpoint, which the run has taken over, would fill memory as long as the run lasts
+                logger.info("%s", _summary_of(net, loaders, device))
+            del start  # free the checkpoint's memory: the run has taken over what it needs
+            size, precision = len(run.loader.dataset), str(run.precision).removeprefix("torch.")  # type: ignore[arg-type]
+            logger.info("Training on %d examples, on %s in %s", size, device, precision)
             try:
                 yield run
             except Stopped:
@@ -106,7 +108,7 @@ def open_run(
 
 @contextlib.contextmanager
 def _left_as_found(model_dir: Path, is_new_folder: bool) -> Iterator[None]:
-    """If a new experiment cannot start, leave no trace of it: the next try may be a different one."""
+    """If a new experiment cannot start, leave no trace of it, so that another one can be tried under its name."""
     try:
         yield
     except UserError:
@@ -222,7 +224,7 @@ def _mend(model_dir: Path, start: Start, goal: Goal, params: TrainingParams) -> 
 
 
 def _resume(run: Run, checkpoint: dict[str, Any], before: dict[str, Any], now: dict[str, Any]) -> None:
-    """Go on where `checkpoint` was saved; say what lets sums be rounded differently from now on."""
+    """Resume, and warn if device, precision, threads or versions changed: sums may be rounded differently then."""
     names = [name for name in ("device", "precision", "threads", "versions") if name in before]
     for change in differences({name: before[name] for name in names}, {name: now[name] for name in names}).values():
         logger.warning("%s. So the run may end differently, by rounding.", change)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
@@ -59,7 +59,7 @@ class Task:
 class Tasks(Mapping[str, Task]):
     """The tasks of a package, by name, in the order in which they are listed."""
 
-    def __init__(self, package: str, *names: str):
+    def __init__(self, package: str, names: Sequence[str]):
         self.tasks = {name: Task(package, name) for name in names}
 
     def __getitem__(self, name: str) -> Task:

@@ -34,7 +34,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (project / name).parent.mkdir(parents=True, exist_ok=True)
         (project / name).write_text(code)
     tasks = project / "model" / "__init__.py"
-    tasks.write_text(re.sub(r"^(TASKS = .*)\)$", rf'\1, "{NAME}")', tasks.read_text(), flags=re.MULTILINE))
+    tasks.write_text(re.sub(r"^(TASKS = .*)\]\)$", rf'\1, "{NAME}"])', tasks.read_text(), flags=re.MULTILINE))
     call(project, "build_dataset.py", "--task", NAME, "--sample")
     return project
 
@@ -78,6 +78,15 @@ def test_ruff_and_mypy_accept_it(project: Path) -> None:
     call(project, "-m", "ruff", "check", "model")
     call(project, "-m", "ruff", "format", "--check", "model")
     call(project, "-m", "mypy", f"model/{NAME}")
+
+
+@pytest.mark.slow
+def test_the_tests_of_every_task_accept_it(project: Path, tmp_path: Path) -> None:
+    shutil.copytree(project, tmp_path / "project", ignore=shutil.ignore_patterns("data", "experiments"))
+    shutil.copytree(ROOT / "tests", tmp_path / "project" / "tests", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "pyproject.toml", tmp_path / "project")
+    said = call(tmp_path / "project", "-m", "pytest", "tests/test_every_task.py", "-k", NAME)
+    assert " passed" in said or "100%" in said, said
 
 
 @pytest.fixture(scope="module")

@@ -79,7 +79,7 @@ def houses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Tas
         for file, text in {**PARTS, **files}.items():
             if text is not None:
                 (tmp_path / package / "houses" / f"{file}.py").write_text(text)
-        tasks = Tasks(package, "houses")
+        tasks = Tasks(package, ["houses"])
         monkeypatch.syspath_prepend(tmp_path)
         for command in (build_dataset, train, evaluate):
             monkeypatch.setattr(command, "TASKS", tasks)

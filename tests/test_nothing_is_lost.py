@@ -659,7 +659,7 @@ def test_divergence_where_nobody_waits(experiment: Experiment, optimizer: str) -
     dataset: Any = loader.dataset
     net = task.Net(params)
     run = Run(loaded, net, {"train": loader}, torch.device("cpu"))
-    run.check_every, run.skips_itself = 64, True
+    run.check_every, run.optimizer_skips = 64, True
 
     def step(factor: float) -> None:
         run.optimizer.zero_grad()

@@ -1,7 +1,8 @@
-"""Every command of the README is run, on photos, text and experiments made small."""
+"""Every command of the README is run, on photos, text, tables and experiments made small; what it links to is there."""
 
 from __future__ import annotations
 
+import importlib
 import json
 import re
 import shlex
@@ -12,9 +13,17 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import ROOT, draw_photo, draw_photos
+from model import TASKS
+from tests.conftest import ROOT, draw_photo, draw_photos, run
+from tests.test_every_task import make_small
 
+README = (ROOT / "README.md").read_text()
 NOT_HERE = ("git clone", "cd ", "make ", "tensorboard", "pip ", "python3 -m venv", "source ", "python -m benchmarks")
+SMALLER = {  # networks, by task
+    "image_classification": {"num_channels": 4},
+    "sequence_tagging": {"lstm_hidden_dim": 4},
+    "tabular_prediction": {},
+}
 
 
 def commands_of(text: str) -> list[str]:
@@ -26,6 +35,7 @@ def commands_of(text: str) -> list[str]:
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
+    """A copy of the project with the raw files that the README speaks of."""
     project = tmp_path / "project"
     ignore = shutil.ignore_patterns(".*", "__pycache__", "data", "demo", "*_weights", "*_summaries")
     shutil.copytree(ROOT, project, ignore=ignore)
@@ -41,10 +51,12 @@ def project(tmp_path: Path) -> Path:
     (project / "data" / "kaggle").mkdir()
     rows = "".join(f"Sentence: {i},Anna,NNP,B-per\n,left,VBD,O\n" for i in range(20))
     (project / "data" / "kaggle" / "ner_dataset.csv").write_text("Sentence #,Word,POS,Tag\n" + rows)
+    houses = "".join(f"{1000 * i + 500},{i},{'Kent' if i % 2 else ''}\n" for i in range(50))
+    (project / "houses.csv").write_text("price,size,town\n" + houses)
     for path in project.glob("experiments/**/params.json"):
         values = json.loads(path.read_text())
-        smaller = {"lstm_hidden_dim": 4} if values.get("task") == "sequence_tagging" else {"num_channels": 4}
-        path.write_text(json.dumps({**values, "num_epochs": 1, "warmup_epochs": 0, **smaller}))
+        small = SMALLER[values.get("task", "image_classification")]
+        path.write_text(json.dumps({**values, "num_epochs": 1, "warmup_epochs": 0, **small}))
     for path in project.glob("experiments/**/search.json"):
         values = json.loads(path.read_text())
         path.write_text(json.dumps({**values, "space": {"learning_rate": [1e-3, 1e-2]}}))
@@ -52,21 +64,49 @@ def project(tmp_path: Path) -> Path:
 
 
 @pytest.mark.slow
-def test_every_command_of_the_readme(project: Path) -> None:
-    commands = commands_of((ROOT / "README.md").read_text())
-    ran = []
-    for line in commands:
+def test_every_command_of_the_readme(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In this process, since starting is most of what a small command does. A search needs one of its own."""
+    monkeypatch.chdir(project)
+    for name in TASKS:
+        make_small(importlib.import_module(f"model.{name}.sample"), monkeypatch)
+    ran = set()
+    for line in commands_of(README):
         if line.startswith(NOT_HERE):
             continue
-        words = shlex.split(line)
-        assert words[0] == "python", f"the test does not know how to run: {line}"
-        result = subprocess.run([sys.executable, *words[1:]], cwd=project, capture_output=True, text=True)
-        assert result.returncode == 0, f"{line}\n{result.stderr}"
-        ran.append(words[1])
-    assert {"build_dataset.py", "train.py", "evaluate.py", "search_hyperparams.py", "synthesize_results.py"} <= set(ran)
+        python, command, *words = shlex.split(line)
+        assert python == "python", f"the test does not know how to run: {line}"
+        assert command.endswith(".py"), f"the test does not know how to run: {line}"
+        if command == "search_hyperparams.py":
+            result = subprocess.run([sys.executable, command, *words], capture_output=True, text=True)
+            assert result.returncode == 0, f"{line}\n{result.stderr}"
+        else:
+            said = run(command.removesuffix(".py"), *words)
+            assert said.status == 0, f"{line}\n{said.err}"
+        ran.add(command)
+    assert ran == {path.name for path in ROOT.glob("*.py")} - {"utils.py"}
+    assert json.loads(Path("experiments/table/run.json").read_text())["params"]["hidden_dims"] == [64, 64]
+    assert Path("experiments/houses/predictions_test.csv").read_text().startswith("line,price,predicted price\n")
 
 
 def test_makefile_targets_of_the_readme() -> None:
     makefile = (ROOT / "Makefile").read_text()
-    for target in re.findall(r"^make (\w+)", (ROOT / "README.md").read_text(), re.MULTILINE):
+    for target in re.findall(r"^make ([\w-]+)", README, re.MULTILINE):
         assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
+
+
+@pytest.mark.parametrize(
+    "page", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "data/README.md", "benchmarks/README.md"]
+)
+def test_links_lead_somewhere(page: str) -> None:
+    for target in re.findall(r"\]\(([^)#]+)\)", (ROOT / page).read_text()):
+        assert "://" in target or ((ROOT / page).parent / target).exists(), target
+
+
+def test_shipped_experiments_and_files_of_the_tree_exist() -> None:
+    shipped = README.split("Shipped experiments:")[1].split("###")[0]
+    for row in re.findall(r"^\| (`.*?`) \|", shipped, re.MULTILINE):
+        for name in re.findall(r"`(\w+)`", row):
+            assert (ROOT / "experiments" / name / "params.json").exists(), name
+    tree = README.split("## How it is made")[1].split("\n\n")[1]
+    for name in re.findall(r"\b\w+(?:\.py|/)", tree):
+        assert (ROOT / name).exists() or list((ROOT / "model").glob(f"**/{name}")), name

@@ -15,7 +15,7 @@ import tempfile
 import threading
 import time
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -75,12 +75,13 @@ def start_search(parent_dir: Path, *flags: Any) -> subprocess.Popen[str]:
     )
 
 
-def interrupted_search(parent_dir: Path, is_time: Callable[[], bool]) -> Result:
-    """A search whose driver, this process, gets SIGTERM when it is time."""
+def interrupted_search(parent_dir: Path, is_time: Callable[[], bool], runs: Sequence[Path] = ()) -> Result:
+    """A search whose driver, this process, gets SIGTERM when it is time; and so do the `runs`, just before."""
 
     def stop() -> None:
         wait_until(is_time)
-        os.kill(os.getpid(), signal.SIGTERM)
+        for pid in [*(read_json(folder / ".lock.json")["process"] for folder in runs), os.getpid()]:
+            os.kill(pid, signal.SIGTERM)
 
     before = signal.signal(signal.SIGTERM, lambda *_: None)  # if the search is over by then
     thread = threading.Thread(target=stop)
@@ -211,6 +212,17 @@ def test_other_parameters_are_another_study(parent: Parent) -> None:
     refused(search(folder), "num_epochs: 1 then, 2 now")
 
 
+def test_a_signal_to_driver_and_runs(parent: Parent) -> None:
+    """No trial fails, and all runs are saved."""
+    folder = parent({"num_epochs": 400}, method="grid", space=GOOD)
+    folders = [folder / "learning_rate_0.001", folder / "learning_rate_0.01"]
+    result = interrupted_search(folder, lambda: all((f / "history.jsonl").exists() for f in folders), folders)
+    assert result.status == 143, result.err
+    assert [read_json(f / "run.json")["status"] for f in folders] == ["interrupted"] * 2
+    assert states(folder) == ["RUNNING"] * 2
+
+
+@pytest.mark.slow
 def test_a_signal_to_driver_and_runs_together(parent: Parent) -> None:
     """A cluster takes its machine back and signals all processes. No trial fails, and all runs are saved.
 
@@ -269,7 +281,7 @@ def test_a_pruned_setting_is_not_trained_on_when_it_comes_again(parent: Parent) 
 
 def test_a_finished_run_stays_finished(parent: Parent) -> None:
     """A new study, in which it has other competitors, does not prune it."""
-    folder = parent({"num_epochs": 9}, method="grid", space={"learning_rate": [1e-2, 1e-12, 1e-11]})
+    folder = parent({"num_epochs": 5}, method="grid", space={"learning_rate": [1e-2, 1e-12, 1e-11]})
     assert search(folder, "--jobs", 1, "--no_prune").status == 0
     (folder / "study.db").unlink()
     result = search(folder, "--jobs", 1)
@@ -885,6 +897,7 @@ def postgres(tmp_path: Path) -> Iterator[str]:
         shutil.rmtree(folder)
 
 
+@pytest.mark.slow
 def test_two_drivers_share_a_study(parent: Parent, postgres: str) -> None:
     """Each setting is tried once, by one of them."""
     rates = [1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2]

@@ -47,7 +47,7 @@ def set_tasks(project: Path, *names: str) -> None:
     file = project / "model" / "__init__.py"
     quoted = ", ".join(f'"{name}"' for name in names)
     lines = [
-        f'TASKS = Tasks("model", {quoted})' if line.startswith("TASKS = ") else line
+        f'TASKS = Tasks("model", [{quoted}])' if line.startswith("TASKS = ") else line
         for line in file.read_text().splitlines()
     ]
     file.write_text("\n".join(lines) + "\n")

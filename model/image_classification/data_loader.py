@@ -1,4 +1,4 @@
-"""data_dir -> batches.
+"""data_dir -> batches: the Dataset. (engine/loaders.py makes the DataLoader from it.)
 
 Every image is decoded once in the life of a data set: the pixels then lie in `data_dir/.cache/`, and each later run
 maps that file into memory. A batch is one indexing operation, and one augmentation of all its images at once.
@@ -39,7 +39,7 @@ class Dataset(BaseDataset):
     """
 
     kind = "file"
-    names: Sequence[str] = ()
+    names: Sequence[str] = ()  # replaces the base class's property
 
     def __init__(self, data_dir: Path, split: str, params: Params, training: bool = False):
         self.arguments = data_dir, split, params, training
@@ -47,13 +47,13 @@ class Dataset(BaseDataset):
         self.seed, self.strength, self.flip = params.seed, params.augmentation, params.horizontal_flip
         self.augments = training and (params.augmentation > 0 or params.horizontal_flip)
         self.names = list_images(self.folder)
-        number = {name: i for i, name in enumerate(params.data.classes)}
-        labels = [number.get(label_of(name), -1) for name in self.names]
-        strays = [str(self.folder / name) for name, label in zip(self.names, labels, strict=True) if label < 0]
-        if strays:
+        class_index = {name: i for i, name in enumerate(params.data.classes)}
+        labels = [class_index.get(label_of(name), -1) for name in self.names]
+        unknown = [str(self.folder / name) for name, label in zip(self.names, labels, strict=True) if label < 0]
+        if unknown:
             raise UserError(
-                f"{len(strays)} images with a label outside the classes ({', '.join(number)}):\n  "
-                + "\n  ".join(strays[:20])
+                f"{len(unknown)} images with a label outside the classes ({', '.join(class_index)}):\n  "
+                + "\n  ".join(unknown[:20])
             )
         if not labels or len(labels) != params.data.sizes.get(split):
             found = f"{len(labels)} images" if labels else f"the {split} split is empty"
@@ -70,7 +70,7 @@ class Dataset(BaseDataset):
         return Dataset, self.arguments
 
     def to(self, device: torch.device) -> None:
-        """Make batches on `device`, from pixels that live there too if they take no more than a quarter of it."""
+        """Make batches on `device`. The pixels move there too if they fit in a quarter of a GPU's free memory."""
         self.labels = self.labels.to(device)
         self.device = self.labels.device  # cuda:0, where `device` may only say cuda
         if device.type == "cuda" and self.images.nbytes < torch.cuda.mem_get_info(device)[0] / 4:
@@ -80,7 +80,7 @@ class Dataset(BaseDataset):
         return len(self.names)
 
     def digest(self) -> str:
-        """Of the names and sizes of the files: edited data differ in them, and copied data do not."""
+        """Of the names and sizes of the files, which is fast. An edit that keeps every size goes unnoticed."""
         digest = hashlib.sha256()
         for name in self.names:
             digest.update(os.fsencode(f"{name}\0{os.stat(os.path.join(self.folder, name)).st_size}\n"))
@@ -90,10 +90,12 @@ class Dataset(BaseDataset):
         return f"in {self.folder}: {', '.join(self.names[index] for index in indices)}"
 
     def __getitems__(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """The images of a batch, uint8 or (augmented) float32 in 0..255, and their labels."""
+        """The images of a batch, uint8 in 0..255, or augmented float32 of about that range, and their labels."""
         indices = batch.indices.to(self.device, non_blocking=True)
-        on_device = self.images.device == self.device
-        images = self.images[indices] if on_device else self.images[batch.indices].to(self.device, non_blocking=True)
+        if self.images.device == self.device:
+            images = self.images[indices]
+        else:
+            images = self.images[batch.indices].to(self.device, non_blocking=True)
         if self.augments:
             draws = augmentation_draws(self.seed, batch.epoch, len(self), self.device)[indices]
             images = augment(images.float(), draws, self.strength, self.flip)
@@ -136,24 +138,27 @@ def load_pixels(folder: Path, names: Sequence[str], image_size: int) -> Tensor:
 
 ROTATION, SHIFT, SCALE, CONTRAST = math.radians(15), 0.1, 0.2, 0.1  # largest change at strength 1
 GREY = 127.5
+NUM_DRAWS = 9  # of an example. To add an augmentation, raise it and use the new column of `draws` in `augment`
+AUGMENTATION = 1  # part of the key of these random numbers, to have others than the order of examples
 
 
 @lru_cache(maxsize=1)
 def augmentation_draws(seed: int, epoch: int, num_examples: int, device: torch.device) -> Tensor:
-    """num_examples x 9 numbers in -1..1 that decide how each example is augmented in this epoch.
+    """num_examples x NUM_DRAWS numbers in -1..1 that decide how each example is augmented in this epoch.
 
-    Drawn for the whole epoch at once, so that an example's do not depend on the batch or process that asks.
+    They are drawn for the whole epoch at once, so that an example's do not depend on its batch or process. With torch's
+    own generator instead, a resumed run would differ.
     """
-    draws = make_rng(seed, epoch, 1).uniform(-1, 1, (num_examples, 9)).astype(np.float32)
+    draws = make_rng(seed, epoch, AUGMENTATION).uniform(-1, 1, (num_examples, NUM_DRAWS)).astype(np.float32)
     return torch.from_numpy(draws).to(device)
 
 
 def augment(images: Tensor, draws: Tensor, strength: float, flip: bool) -> Tensor:
-    """Rotate, scale, shift and light each image its own way, as another photo of the same thing would be.
+    """Change the rotation, size, place, contrast and tint of each image in its own way.
 
     Args:
         images: batch_size x 3 x height x width, float, 0..255.
-        draws: batch_size x 9 in -1..1: mirror, angle, scale, two shifts, contrast, and an offset per channel.
+        draws: batch_size x NUM_DRAWS in -1..1: mirror, angle, scale, two shifts, contrast, and an offset per channel.
         strength: what the largest changes (ROTATION, ...) are multiplied by.
         flip: mirror an image when its first draw is negative.
     """

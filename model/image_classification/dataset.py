@@ -1,4 +1,7 @@
-"""Raw photos -> data_dir: found, checked, split, shrunk. All without torch."""
+"""Raw photos -> data_dir: how build_dataset.py finds, checks, splits and shrinks them. Does not import torch.
+
+You can skip this file until your raw files differ from photos in folders.
+"""
 
 from __future__ import annotations
 

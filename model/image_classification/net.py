@@ -6,13 +6,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from engine.metrics import Metric, count_correct, predictions, ratio
+from engine.metrics import Metric, count_correct, predictions_and_labels, ratio
 
 from .params import Params
 
 
 class Net(nn.Module):
-    """Pixels in, log-probabilities of the classes out.
+    """Takes pixels, returns log-probabilities of the classes.
 
     The network scales the pixels itself, with the channel statistics of the data it was trained on, so that its
     weights are all that anyone needs to use it.
@@ -20,12 +20,12 @@ class Net(nn.Module):
 
     def __init__(self, params: Params):
         super().__init__()
-        bodies = {"cnn": CNN, "resnet": ResNet}
+        architectures = {"cnn": CNN, "resnet": ResNet}  # a new one is also added to `net` in params.py
         self.mean: Tensor
         self.std: Tensor
         self.register_buffer("mean", 255 * torch.tensor(params.data.mean).view(3, 1, 1))
         self.register_buffer("std", 255 * torch.tensor(params.data.std).clamp(min=1 / 255).view(3, 1, 1))
-        self.body = bodies[params.net](
+        self.body = architectures[params.net](
             params.num_channels, params.data.image_size, len(params.data.classes), params.dropout_rate
         )
         self.layout = torch.channels_last if params.channels_last else torch.contiguous_format
@@ -34,7 +34,7 @@ class Net(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """
         Args:
-            images: batch_size x 3 x image_size x image_size, pixels in 0..255, of any number type.
+            images: batch_size x 3 x image_size x image_size, pixels of 0..255, of any number type.
 
         Returns:
             batch_size x num_classes log-probabilities, float32.
@@ -123,7 +123,7 @@ class ResNet(nn.Module):
 
 
 def loss_fn(outputs: Tensor, labels: Tensor) -> Tensor:
-    """Mean negative log-likelihood.
+    """Mean negative log-likelihood. (The engine takes a loss for the mean over all labels; else see `num_items`.)
 
     Args:
         outputs: batch_size x num_classes log-probabilities.
@@ -132,5 +132,6 @@ def loss_fn(outputs: Tensor, labels: Tensor) -> Tensor:
     return F.nll_loss(outputs, labels)
 
 
-# The first is the one that progress bars and tables show first.
-metrics = {"accuracy": Metric(predictions, count_correct, ratio)}
+# Tables show the first metric first. `class_metrics()` would give F1 and AUC too. To choose the best weights by a new
+# metric, add its name to `monitor` in params.py.
+metrics = {"accuracy": Metric(keep=predictions_and_labels, count=count_correct, compute=ratio)}

@@ -11,7 +11,7 @@ MOST_MISTAKES = 32
 
 
 class Report(ClassReport):
-    """What every classification has, and mistakes.png: the mistakes that the network was surest of."""
+    """The report of any classifier, and mistakes.png, which shows the most confident mistakes."""
 
     def write(self, model_dir: Path, name: str) -> str:
         table = super().write(model_dir, name)
