@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -36,7 +35,7 @@ def generate() -> dict[str, str]:
         schema["properties"]["task"]["default"] = name  # what it is for files that these parameters are from
         files[f"{name}.schema.json"] = json.dumps(schema, indent=2) + "\n"
         rows = [
-            [f"`{key}`", f"`{json.dumps(field['default'])}`", describe_value(field), field["description"]]
+            [f"`{key}`", f"`{json.dumps(field['default'])}`", describe(field), field["description"]]
             for key, field in schema["properties"].items()
             if key != "$schema"
         ]
@@ -44,11 +43,6 @@ def generate() -> dict[str, str]:
         sections.append(f"## {name}\n\n{table}\n")
     files["parameters.md"] = "\n".join(sections)
     return files
-
-
-def describe_value(field: dict[str, Any]) -> str:
-    """As `describe`, and of a list also what is in it: `a list, each an integer > 0`."""
-    return describe(field) + (f", each {describe(field['items'])}" if field.get("type") == "array" else "")
 
 
 def draw_contact_sheet(path: Path, columns: int = 12) -> None:

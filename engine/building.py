@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from engine.params import JsonFile
 from engine.tasks import Task
 from utils import UserError, save_json
 
@@ -142,7 +143,10 @@ def save_dataset_params(task: Task, folder: Path, values: Mapping[str, Any]) -> 
         content = path.read_bytes()
         digest.update(os.fsencode(f"{path.relative_to(folder).as_posix()}\0{len(content)}\0") + content)
     complete = {"task": task.name, **values, "digest": digest.hexdigest()}
-    task.DataParams.model_validate(complete)  # a task that forgets a value is told now
+    _, problems = JsonFile(folder, complete).check(task.DataParams)
+    if problems:  # a mistake in the task, not in the raw files
+        found = "; ".join(f"{problem.key}: {problem.text}" for problem in problems)
+        raise TypeError(f"build of {task.name} returned what DataParams does not take: {found}")
     save_json(complete, folder / "dataset_params.json")
 
 

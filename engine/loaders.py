@@ -191,7 +191,10 @@ class BatchSampler(Sampler[Any]):
 
 
 def make_rng(*key: int) -> np.random.Generator:
-    """A generator for this key alone. SeedSequence makes those of similar keys independent."""
+    """A generator for this key alone. SeedSequence makes those of similar keys independent.
+
+    (seed, epoch) draws the order of examples; a task adds a number of its own.
+    """
     return np.random.default_rng(key)
 
 
@@ -224,6 +227,8 @@ def fetch_dataloaders(
     for split in splits:
         training = split == "train" and not evaluating
         dataset: Dataset = task.Dataset(Path(params.data_dir), split, params, training)
+        if missing := [name for name in ("folder", "labels") if not hasattr(dataset, name)]:
+            raise TypeError(f"the Dataset of {task.name} does not set {missing[0]}: see docs/adding_a_task.md")
         if not params.num_workers:
             dataset.to(device)
         lengths = None if dataset.lengths is None else dataset.lengths.numpy()

@@ -32,7 +32,7 @@ WITHOUT_EFFECT = {"data_dir", "num_workers", "checkpoint_minutes", "save_summary
 class TrainingParams(StrictModel):
     """The parameters that every task shares. A task's `Params` extends them."""
 
-    task: str = Field("image_classification", description="The folder of model/ that knows the data and the network.")
+    task: str = Field("", description="The folder of model/ that knows the data and the network.")
     data_dir: str = Field("data", description="The built data set; --data_dir overrides it.")
 
     learning_rate: float = Field(1e-3, gt=0, description="Step size of the optimizer; the peak, under a scheduler.")
@@ -164,7 +164,7 @@ class JsonFile:
         try:
             return model.model_validate({**defaults, **self.values}), []
         except ValidationError as error:
-            return None, [_explain(problem, model) for problem in error.errors()]
+            return None, [_explain(problem, model, self.values) for problem in error.errors()]
 
     def locate(self, problem: Problem) -> str:
         """`line 4  batch_size: expected an integer >= 1, got 0.`"""
@@ -202,12 +202,13 @@ def list_problems(heading: str, problems: Iterable[str]) -> str:
     return "\n  ".join([f"{heading}: {count}", *ordered])
 
 
-def _explain(problem: Any, model: type[BaseModel]) -> Problem:
-    """pydantic's description of a problem, in words that name what was expected."""
+def _explain(problem: Any, model: type[BaseModel], values: Mapping[str, Any]) -> Problem:
+    """pydantic's description of a problem with one of `values`, in words that name what was expected."""
     if not problem["loc"]:  # a check of several fields names the field itself
         key, _, text = problem["msg"].removeprefix("Value error, ").partition(": ")
         return Problem(key, text)
-    key, value = str(problem["loc"][0]), problem["input"]
+    key = str(problem["loc"][0])  # what follows is a place inside the value, as in a list
+    value = values.get(key)
     if problem["type"] == "missing":
         return Problem(key, "not there.", "missing")
     if problem["type"] == "extra_forbidden":
@@ -260,11 +261,12 @@ NAMES_OF_BOUNDS = {
 
 
 def describe(schema: Mapping[str, Any]) -> str:
-    """What a field's JSON schema accepts, in words: `an integer >= 1`, `one of adam, sgd`."""
+    """What a field's JSON schema accepts, in words: `an integer >= 1`, `one of adam, sgd`, `a list, each a number`."""
     if "enum" in schema:
         return "one of " + ", ".join(schema["enum"])
     bounds = [f"{sign} {schema[bound]}" for bound, sign in NAMES_OF_BOUNDS.items() if bound in schema]
-    return f"{NAMES_OF_TYPES.get(schema.get('type', ''), 'another value')} {' and '.join(bounds)}".rstrip()
+    each = f", each {describe(schema['items'])}" if schema.get("items") else ""
+    return f"{NAMES_OF_TYPES.get(schema.get('type', ''), 'another value')} {' and '.join(bounds)}".rstrip() + each
 
 
 def _quote(value: Any) -> str:

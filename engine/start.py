@@ -67,6 +67,7 @@ def open_run(
         Busy: another run is going on in the folder.
     """
     task, params, model_dir, params_to_write = experiment
+    task.check()
     device, goal = choose_device(device_name), goal_of(task, params, params.monitor)
     is_new_folder = not model_dir.exists()
     check_writable(model_dir)

@@ -67,7 +67,7 @@ class Table(NamedTuple):
         return np.array(values, dtype=np.float64).reshape(len(self.rows), len(columns))
 
     def split_off(self, classes: Sequence[str] | None, seed: int) -> Table:
-        """The table with val and test split off train, if it came without them.
+        """The table with val and test split off train, if it came without them: by a hash of all cells of a row.
 
         Args:
             classes: of the rows, to take the same share of each; None if they have none.

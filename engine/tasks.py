@@ -47,6 +47,11 @@ class Task:
             raise TypeError(f"{file} has no {part}, which every task needs: see docs/adding_a_task.md")
         return value
 
+    def check(self) -> None:
+        """Raises TypeError when a part is missing. It imports all of them."""
+        for part in PARTS:
+            getattr(self, part)
+
     def optional(self, part: str) -> Any:
         """A part that a task may leave out; None if it does."""
         return self._find(part, OPTIONAL_PARTS[part])

@@ -142,7 +142,7 @@ def test_a_wrong_value_is_named_with_its_line(project: Path) -> None:
 def test_a_value_that_build_forgets_leaves_no_data_set(project: Path, change: Any) -> None:
     change("dataset.py", '"classes": classes, ', "")
     said = call(project, "build_dataset.py", "--task", NAME, "--sample", "--output_dir", "data/forgotten", status=1)
-    assert "classes" in said.splitlines()[-3]
+    assert "returned what DataParams does not take: classes: not there." in said.splitlines()[-1]
     assert [path.name for path in (project / "data").iterdir()] == ["series"]
 
 

@@ -28,7 +28,7 @@ class Params(TrainingParams):
 class DataParams(SharedDataParams):
     """What the data decides: `dataset_params.json`, as build_dataset.py writes it."""
 
-    decides_network: ClassVar = ("objective", "label_columns", "classes", "columns")
+    decides_network: ClassVar = ("objective", "label_columns", "classes", "columns", "label_mean", "label_std")
 
     objective: Literal["binary", "multiclass", "multilabel", "regression"]
     label_columns: list[str]
