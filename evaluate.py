@@ -39,10 +39,7 @@ def parse_args() -> argparse.Namespace:
 def evaluate(
     net: nn.Module, loader: DataLoader[Any], task: Task, params: Any, device: torch.device, report: Report | None = None
 ) -> dict[str, float]:
-    """The loss and metrics of `net` over every example of `loader`.
-
-    A `report` collects the outputs too; it knows the labels, and their order, from the loader's data set.
-    """
+    """The loss and metrics of `net` over every example of `loader`. A `report` collects the outputs too."""
     net.eval()
     precision = choose_precision(device, params.precision)
     totals = totals_of(task, params)
@@ -76,6 +73,8 @@ def main() -> None:
     is_named = args.restore_file in ("best", "last")
     weights = f"{args.restore_file}_weights" if is_named else Path(checkpoint["path"]).stem
     suffix = "" if args.restore_file == "best" else f"_{weights}"
+    if checkpoint.get("data", {}).get("digest") != params.data.digest:  # results on other data have names of their own
+        weights, suffix = (f"{name}_on_{Path(params.data_dir).name}" for name in (weights, suffix))
     logger.info("\n%s\n", report.write(model_dir, f"{args.split}{suffix}"))
     logger.info("  ".join(f"{name} {value:.4f}" for name, value in numbers.items()))
     split = "eval" if args.split == "val" else args.split  # train.py writes metrics_eval_best_weights.json as well

@@ -1,7 +1,4 @@
-"""What everything may use: errors, logging, whole files, progress. Nothing here imports torch.
-
-You need UserError, logger and Progress; the rest makes writing and printing safe.
-"""
+"""What everything may use. You need UserError, logger and Progress; the rest makes writing and printing safe."""
 
 from __future__ import annotations
 
@@ -90,28 +87,28 @@ PARTIAL = ".partial"  # ending of a file that is being written
 
 
 @contextlib.contextmanager
-def whole_file(path: Path) -> Iterator[IO[bytes]]:
+def whole_file(path: Path, size: int = 0) -> Iterator[IO[bytes]]:
     """A file to write that replaces `path` at the end of the block.
 
-    At every moment, and after any crash, `path` is either the old file or the new one, complete.
+    At every moment, and after any crash, `path` is either the old file or the new one, complete. A message of a full
+    disk names the `size`.
 
     Raises:
         UserError: the disk is full. The old file is untouched.
     """
     partial = path.with_name(f".{path.name}.{os.getpid()}{PARTIAL}")  # beside it: a rename crosses no file system
-    written = 0
     try:
         try:
             with open(partial, "wb") as file:
                 yield file
-                written = file.tell()
+                size = size or file.tell()
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(partial, path)
         finally:
             partial.unlink(missing_ok=True)
     except OSError as error:
-        raise explain(error, path, written or None) from None
+        raise explain(error, path, size or None) from None
     if os.name == "posix":  # the rename, too, shall be on disk when this returns
         folder = os.open(path.parent, os.O_RDONLY)
         with contextlib.suppress(OSError):  # some network file systems do not offer it
@@ -121,8 +118,9 @@ def whole_file(path: Path) -> Iterator[IO[bytes]]:
 
 def write_atomically(path: Path, content: bytes | memoryview | str) -> None:
     """Write `content` as a `whole_file`. Raises UserError if the disk is full."""
-    with whole_file(path) as file:
-        file.write(content.encode() if isinstance(content, str) else content)
+    data = content.encode() if isinstance(content, str) else content
+    with whole_file(path, len(data)) as file:
+        file.write(data)
 
 
 def save_json(values: Any, path: Path) -> None:

@@ -33,8 +33,11 @@ SHARE = 0.2  # of the examples that is split off for test, and of the rest for v
 # ---------------------------------------------------------------------------------------------- splits
 
 
-def find_splits(entries: Iterable[Path], endings: Sequence[str] = ("",)) -> dict[str, Path]:
+def find_splits(entries: Iterable[Path], endings: Sequence[str] = ("",), whole_names: bool = False) -> dict[str, Path]:
     """Which of `entries` is which split: `train`, `dev.conll`, or `eng.testa`, by name and one of `endings`.
+
+    Args:
+        whole_names: `eng.testa` is no split. For folders of classes, one of which may be called `bullet_train`.
 
     Raises:
         UserError: two of them are the same split.
@@ -43,7 +46,7 @@ def find_splits(entries: Iterable[Path], endings: Sequence[str] = ("",)) -> dict
     for entry in entries:
         name = entry.name.lower()
         stems = {name[: len(name) - len(ending)] for ending in endings if name.endswith(ending)}
-        words = stems | {re.split(r"[._-]", stem)[-1] for stem in stems}
+        words = stems if whole_names else stems | {re.split(r"[._-]", stem)[-1] for stem in stems}
         split = next((split for split, names in SPLIT_NAMES.items() if words & set(names)), None)
         if split is None:
             continue
@@ -158,7 +161,8 @@ def new_folder(folder: Path, overwrite: bool) -> Iterator[Path]:
         UserError: `folder` exists and is not to be replaced, or is no data set, or cannot be written.
     """
     for abandoned in folder.parent.glob(f".{folder.name}.building-*"):
-        if not process_is_alive(int(abandoned.suffix.split("-")[1])):
+        pid = abandoned.suffix.split("-")[1] if "-" in abandoned.suffix else ""
+        if pid.isdecimal() and not process_is_alive(int(pid)):
             if abandoned.name.endswith("-old") and not folder.exists():
                 os.rename(abandoned, folder)  # its process was killed between the two renames of `replace_folder`
             else:

@@ -34,7 +34,8 @@ def cached_array(folder: Path, name: str, state: str, shape: tuple[int, ...], fi
         try:
             folder.mkdir(exist_ok=True)
             for old in folder.glob(f"{name}-*"):
-                if old.suffix == ".uint8" or not process_is_alive(int(old.suffix[1:])):  # another first run may write
+                pid = old.suffix[1:]  # of a first run that is writing, perhaps right now
+                if old != cache and (old.suffix == ".uint8" or (pid.isdecimal() and not process_is_alive(int(pid)))):
                     old.unlink(missing_ok=True)
             fill(_map(partial, shape, write=True))
             os.replace(partial, cache)

@@ -112,7 +112,9 @@ class ArrayDataset(Dataset):
         return len(self.labels)
 
     def to(self, device: torch.device) -> None:
-        self.inputs, self.labels = to_device(self.inputs, device), to_device(self.labels, device)
+        arrays = [self.labels, *(self.inputs.values() if isinstance(self.inputs, dict) else [self.inputs])]
+        if device.type != "cuda" or sum(a.nbytes for a in arrays) < torch.cuda.mem_get_info(device)[0] / 4:
+            self.inputs, self.labels = to_device(self.inputs, device), to_device(self.labels, device)
 
     def __getitems__(self, batch: Batch) -> tuple[Any, Any]:
         indices = batch.indices.to(self.labels.device)
@@ -129,7 +131,8 @@ class ArrayDataset(Dataset):
         return digest.hexdigest()
 
     def describe(self, indices: Sequence[int]) -> str:
-        numbers = ", ".join(self.names[index] for index in indices)
+        names = self.names
+        numbers = ", ".join(names[index] for index in indices)
         return f"lines {numbers} of {self.table}" if self.kind == "line" else f"examples {numbers} of {self.folder}"
 
 

@@ -90,7 +90,12 @@ class Totals:
             return
         self.loss = add_losses(self.loss, self.losses)
         for keep, count in self.counters:
-            self.counts[keep, count] = count(self.kept[keep]) + self.counts.get((keep, count), 0)
+            counts = count(self.kept[keep])
+            if counts.is_floating_point():  # one batch after another: the same sum however often they are counted
+                for batch in self.kept[keep]:
+                    self.counts[keep, count] = count([batch]) + self.counts.get((keep, count), 0)
+            else:
+                self.counts[keep, count] = counts + self.counts.get((keep, count), 0)
         for batches in (self.losses, *self.kept.values()):
             batches.clear()
 
@@ -110,7 +115,8 @@ class Totals:
     def load_state_dict(self, state: dict[str, Any], device: torch.device) -> None:
         self.loss = state["loss"].to(device)
         self.counts = {
-            counter: counts.to(device) for counter, counts in zip(self.counters, state["counts"], strict=False)
+            counter: counts.to(device)
+            for counter, counts in zip(self.counters if state["counts"] else [], state["counts"], strict=True)
         }
 
 
@@ -120,11 +126,17 @@ def add_losses(so_far: Tensor, batches: list[tuple[Tensor, Any]]) -> Tensor:
     One batch after the other, so that on a CPU the sum is the same however often they are added.
     """
     losses = torch.stack([loss for loss, _ in batches])
-    counts = [torch.as_tensor(number, device=losses.device) for _, number in batches]
-    dtype = torch.float32 if losses.device.type == "mps" else torch.float64  # MPS has no float64
-    items = torch.stack(counts).to(dtype)
+    counts = [number for _, number in batches]  # tensors on the device, or ints, which reach it in one copy
+    stacked = torch.stack(counts) if isinstance(counts[0], Tensor) else torch.tensor(counts)
+    dtype = widest_float(losses.device)
+    items = stacked.to(losses.device, dtype)
     sums = torch.stack([losses.to(dtype) * items, items])
     return torch.cat([so_far.to(sums).view(2, -1), sums], dim=1).cumsum(dim=1)[:, -1]
+
+
+def widest_float(device: torch.device) -> torch.dtype:
+    """float64, but float32 on MPS, which has no float64."""
+    return torch.float32 if device.type == "mps" else torch.float64
 
 
 def ratio(counts: Tensor) -> float:
@@ -218,7 +230,7 @@ def outputs_and_labels(outputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]
     return outputs.detach(), labels
 
 
-BINS, LARGEST = 4096, 16.0  # log-odds are sorted into so many bins between -LARGEST and LARGEST
+BINS = 4096  # for the log-odds z, of equal width in z / (1 + |z|): near 0 a bin is 0.0005 wide, near 10 it is 0.06
 
 
 def count_classes(batches: list[tuple[Tensor, Tensor]]) -> Tensor:
@@ -242,7 +254,8 @@ def count_classes(batches: list[tuple[Tensor, Tensor]]) -> Tensor:
         is_predicted, labels = outputs.argmax(dim=1, keepdim=True) == classes, labels[:, None] == classes
     both, predicted, labelled = ((x != 0).sum(dim=0) for x in (labels * is_predicted, is_predicted, labels))
     rows = [both, predicted, labelled, num_examples - predicted - labelled + 2 * both]
-    bins = ((log_odds / LARGEST + 1) * (BINS / 2)).clamp(0, BINS - 1).long()
+    log_odds = log_odds.clamp(-1e6, 1e6)
+    bins = ((log_odds / (1 + log_odds.abs()) + 1) * (BINS / 2)).clamp(0, BINS - 1).long()
     cells = ((labels * BINS + bins) * num_classes + classes).flatten()
     counts = torch.zeros(2 * BINS * num_classes, dtype=torch.int64, device=labels.device)
     counts.index_add_(0, cells, torch.ones_like(cells))
@@ -258,7 +271,7 @@ def macro_f1(counts: Tensor) -> float:
 
 def auc(counts: Tensor) -> float:
     """The area under the ROC curve, averaged over the classes: the probability that an example of the class scores
-    higher than another example, where ties count half (Hanley & McNeil 1982). Scores within a bin of 0.008 are ties.
+    higher than another example, where ties count half (Hanley & McNeil 1982). Scores within one of the BINS are ties.
 
     Args:
         counts: of `count_classes`. Classes without examples, or without others, are left out; 0 if there is no other.
@@ -286,7 +299,8 @@ def number_metrics(scale: Tensor | float = 1.0) -> dict[str, Metric]:
 def count_errors(batches: list[tuple[Tensor, Tensor]]) -> Tensor:
     """5 x num_targets sums from which MAE, RMSE and R2 follow: number, absolute errors, squared errors, labels, squared
     labels."""
-    predicted, labels = (torch.cat(parts).double() for parts in zip(*batches, strict=True))
+    predicted, labels = (torch.cat(parts) for parts in zip(*batches, strict=True))
+    predicted, labels = (x.to(widest_float(x.device)) for x in (predicted, labels))
     difference = predicted - labels
     ones = torch.ones_like(labels)
     return torch.stack([ones, difference.abs(), difference.square(), labels, labels.square()]).sum(dim=1)
@@ -306,4 +320,5 @@ def r2(counts: Tensor) -> float:
     """1 - residual sum of squares / total sum of squares, averaged over the targets; 0 for a constant target."""
     number, _, residual, total, squares = counts
     spread = squares - total.square() / number
-    return torch.where(spread > 0, 1 - residual / spread, 0.0).mean().item()
+    is_constant = spread <= 1e-12 * squares  # but for rounding
+    return torch.where(is_constant, 0.0, 1 - residual / spread).mean().item()

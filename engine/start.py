@@ -77,14 +77,16 @@ def open_run(
         if start.checkpoint and start.kind in ("resumed", "finished"):
             _mend(model_dir, start, goal, params)
         if start.kind == "finished":
+            if params_to_write:
+                save_json(params_to_write, model_dir / "params.json")
             _say_finished(experiment, goal, start.checkpoint, before, now)
             yield Finished()
             return
         net, loaders = _prepare(experiment, start, device)
+        if params_to_write:
+            save_json(params_to_write, model_dir / "params.json")
         if start.kind != "resumed":
             keep_previous(model_dir)  # only now, after all checks of the new run
-            if params_to_write:
-                save_json(params_to_write, model_dir / "params.json")
             set_logger(model_dir / "train.log")
         with recorded(model_dir, now), stop.deferred():
             run = Run(experiment, net, loaders, device, start.restore_file)

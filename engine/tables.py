@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 import logging
 import math
 from collections.abc import Sequence
@@ -108,7 +109,7 @@ def read_tables(source: Path, no_header: bool = False) -> Table:
     """The rows of a file, or of the files train, [val] and test of a folder.
 
     Args:
-        no_header: the first line is a row. Otherwise it is a header if no cell of it is empty or a number.
+        no_header: the first line is a row. Otherwise it is a header if no cell of it is a number.
 
     Raises:
         UserError: there is no such file, it is no table, or the files of a folder have different columns.
@@ -139,21 +140,31 @@ def read_table(path: Path, split: str, no_header: bool = False) -> Table:
         raise UserError(f"{path}: cannot be read ({error.strerror}). Expected a table such as data.csv.") from None
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: not UTF-8 (byte {error.start}). Save it as UTF-8.") from None
-    delimiter = max(",;\t", key=text.partition("\n")[0].count)
-    reader = csv.reader(io.StringIO(text), delimiter=delimiter, strict=True)
+    reader = csv.reader(io.StringIO(text), delimiter=_find_delimiter(text), strict=True, skipinitialspace=True)
     try:
         lines = [(reader.line_num, [cell.strip() for cell in cells]) for cells in reader if any(cells)]
     except csv.Error as error:
         raise UserError(f"{path}, line {reader.line_num}: {error}. Is a quotation mark left open?") from None
     header = [f"column {i + 1}" for i in range(len(lines[0][1]))] if lines else []
-    if lines and not no_header and not any(is_number(cell) or is_empty(cell) for cell in lines[0][1]):
-        header = lines.pop(0)[1]
+    if lines and not no_header and not any(map(is_number, lines[0][1])):
+        header = [cell or name for cell, name in zip(lines.pop(0)[1], header, strict=True)]
     if not lines or len(header) < 2 or len(set(header)) < len(header):
         raise UserError(f"{path}: expected rows of at least 2 columns with different names, below a header or without.")
     for number, cells in lines:
         if len(cells) != len(header):
             raise UserError(f"{path}, line {number}: {len(cells)} cells, expected {len(header)}.")
     return Table(header, [Row(cells, split, f"{path}, line {number}") for number, cells in lines])
+
+
+def _find_delimiter(text: str) -> str:
+    """The one that splits the first lines into the most columns, equally many in each."""
+
+    def columns(delimiter: str) -> int:
+        head = itertools.islice(csv.reader(io.StringIO(text), delimiter=delimiter, skipinitialspace=True), 20)
+        counts = {len(cells) for cells in head if any(cells)}
+        return counts.pop() if len(counts) == 1 else 0
+
+    return max(";\t,", key=columns) if any(map(columns, ";\t,")) else ","
 
 
 # -------------------------------------------------------------------------------------------- encoding
@@ -175,15 +186,23 @@ class Columns(StrictModel):
     @classmethod
     def fit(cls, table: Table, names: Sequence[str], rows: Sequence[Row]) -> Columns:
         """From the training rows of the columns `names`. A column with a cell that is no number holds words."""
-        cells = {name: [row.cells[table.header.index(name)] for row in rows] for name in names}
-        numbers = [name for name in names if all(is_number(cell) or is_empty(cell) for cell in cells[name])]
-        values = [[float(cell) for cell in cells[name] if not is_empty(cell)] or [0.0] for name in numbers]
+        at = {name: i for i, name in enumerate(table.header)}
+        cells = {name: [row.cells[at[name]] for row in rows] for name in names}
+        values = {
+            name: [float(cell) for cell in column if not is_empty(cell)] or [0.0]
+            for name, column in cells.items()
+            if all(is_number(cell) or is_empty(cell) for cell in column)
+        }
+        mean, std = zip(*map(moments, values.values()), strict=True) if values else ([], [])
+        for name, deviation in zip(values, std, strict=True):
+            if not math.isfinite(deviation):
+                raise UserError(f"The numbers in the column {name} are too large to be standardised.")
         return cls(
-            numbers=numbers,
-            mean=[float(np.mean(column)) for column in values],
-            std=[float(np.std(column)) for column in values],
-            with_empty=[name for name in numbers if any(map(is_empty, cells[name]))],
-            categories={name: sorted(set(cells[name])) for name in names if name not in numbers},
+            numbers=[*values],
+            mean=[*mean],
+            std=[*std],
+            with_empty=[name for name in values if any(map(is_empty, cells[name]))],
+            categories={name: sorted(set(column)) for name, column in cells.items() if name not in values},
         )
 
     def encode(self, table: Table) -> tuple[np.ndarray, np.ndarray]:
@@ -206,6 +225,13 @@ class Columns(StrictModel):
         words = [[known[name].get(row.cells[at[name]], 0) for name in known] for row in table.rows]
         numbers = np.concatenate([standard, indicators], axis=1).astype(np.float32)
         return numbers, np.array(words, dtype=np.int64).reshape(len(table.rows), len(known))
+
+
+def moments(values: Sequence[float] | np.ndarray) -> tuple[float, float]:
+    """Mean and standard deviation; of equal numbers exactly these numbers' value and 0, without rounding."""
+    with np.errstate(over="ignore"):
+        is_constant = np.min(values) == np.max(values)
+        return (float(values[0]), 0.0) if is_constant else (float(np.mean(values)), float(np.std(values)))
 
 
 def standardize(values: np.ndarray, mean: Sequence[float], std: Sequence[float]) -> np.ndarray:

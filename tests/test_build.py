@@ -103,6 +103,14 @@ def test_digest_tells_data_apart(photos: Path, shared_data: Path, tmp_path: Path
     assert read_json(tmp_path / "other" / "dataset_params.json")["digest"] != digest
 
 
+def test_a_class_whose_name_ends_like_a_split(tmp_path: Path) -> None:
+    for number, name in enumerate(("bullet_train", "crash-test", "car")):
+        for i in range(10):
+            draw_photo(tmp_path / "raw" / name / f"{i}.jpg", number)
+    build(tmp_path / "raw", tmp_path / "built")
+    assert read_json(tmp_path / "built" / "dataset_params.json")["classes"] == ["bullet_train", "car", "crash-test"]
+
+
 # ------------------------------------------------------------------------------------- kinds of files
 
 

@@ -6,7 +6,6 @@ import gc
 import io
 import itertools
 import json
-import re
 import tracemalloc
 import types
 import weakref

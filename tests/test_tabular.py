@@ -450,7 +450,7 @@ def test_two_classes_against_counting(seed: int, is_tied: bool) -> None:
     scores = torch.randn(90, generator=generator) * 2 + labels
     if is_tied:
         scores = (scores * 2).round() / 2
-    scores = (scores * 128).floor() / 128 + 1 / 256  # in the middle of a bin, so that what is equal stays equal
+    scores = (scores * 16).floor() / 16 + 1 / 32  # further apart than bins are wide, so that only equal ones are ties
     found = measure(class_metrics(), torch.stack([-scores / 2, scores / 2], dim=1), labels)
     own = (labels == 1).tolist()
     assert found["auc"] == pytest.approx(area_by_pairs(scores.tolist(), own), abs=1e-9)
@@ -472,7 +472,7 @@ def test_several_classes_against_counting(seed: int) -> None:
     assert found["accuracy"] == pytest.approx((predicted == labels).float().mean().item())
     probabilities = outputs.double().softmax(1)
     areas = [area_by_pairs(probabilities[:, i].tolist(), (labels == i).tolist()) for i in range(4)]
-    assert found["auc"] == pytest.approx(sum(areas) / 4, abs=2e-3)  # scores within 1/128 are ties
+    assert found["auc"] == pytest.approx(sum(areas) / 4, abs=2e-3)  # scores within a bin are ties
     scores = [f1_by_counting((predicted == i).tolist(), (labels == i).tolist()) for i in range(4)]
     assert found["f1"] == pytest.approx(sum(scores) / 4)
 
@@ -586,7 +586,7 @@ def test_hidden_layers_from_command_line_and_file(build: Any, tmp_path: Path) ->
     assert last_checkpoint(base)["state_dict"]["numbers.weight"].shape == (4, 3)
     for text, expected in (
         ("64", "a list"),
-        ("[0]", "hidden_dims"),
+        ("[0]", "hidden_dims: expected a list, each an integer > 0, got [0]."),
         ('["64"]', "hidden_dims"),
         ("[6.5]", "hidden_dims"),
     ):
@@ -606,3 +606,93 @@ def test_the_sample_needs_a_hidden_layer(build: Any, tmp_path: Path) -> None:
         areas[name] = read_json(tmp_path / name / "metrics_test_best_weights.json")["auc"]
     assert areas["tabular_mlp"] > 0.75, areas
     assert areas["tabular_mlp"] > areas["tabular_logistic"] + 0.1, areas
+
+
+# ------------------------------------------------------------------------------- numbers at their limits
+
+
+def raw_file(folder: Path, name: str) -> Path:
+    (folder / "raw").mkdir(exist_ok=True)
+    return folder / "raw" / name
+
+
+def test_auc_of_a_confident_network() -> None:
+    """Log-odds far from 0 are told apart too."""
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.randint(2, (400, 1), generator=generator)
+    scores = 25 + 3 * torch.randn(400, 1, generator=generator) + 3 * labels
+    found = measure(label_metrics(), scores, labels)["auc"]
+    expected = area_by_pairs(scores.flatten().tolist(), labels.flatten().bool().tolist())
+    assert found == pytest.approx(expected, abs=0.02)
+    assert expected > 0.7
+
+
+def test_r2_of_a_constant_target_is_0() -> None:
+    """0.1 has no exact sum of squares: rounding must not pass for spread."""
+    labels = torch.full((1000, 1), 0.1)
+    assert measure(number_metrics(), labels + torch.randn(1000, 1), labels)["r2"] == 0
+
+
+def test_another_value_in_a_constant_column(build: Any, tmp_path: Path) -> None:
+    """Not even when a row of test has another value in it."""
+    lines = [f"0.1,{i % 7},{'yes' if i % 3 else 'no'}" for i in range(240)]
+    raw_file(tmp_path, "train.csv").write_text("constant,b,label\n" + "\n".join(lines) + "\n")
+    raw_file(tmp_path, "test.csv").write_text("constant,b,label\n0.2,1,yes\n0.1,2,no\n")
+    folder = build(tmp_path / "raw")
+    numbers = np.load(folder / "test" / "numbers.npy")
+    assert np.abs(numbers[:, 0]).max() <= 0.11
+    assert not np.load(folder / "train" / "numbers.npy")[:, 0].any()
+
+
+def test_the_table_of_a_data_frame(build: Any, tmp_path: Path) -> None:
+    """Its column of numbers has no name."""
+    lines = [f"{i},{i % 7},{'yes' if i % 3 else 'no'}" for i in range(60)]
+    raw_file(tmp_path, "frame.csv").write_text(",age,label\n" + "\n".join(lines) + "\n")
+    found = read_json(build(tmp_path / "raw") / "dataset_params.json")
+    assert found["columns"]["numbers"] == ["column 1", "age"]
+    assert found["classes"] == ["no", "yes"]
+
+
+@pytest.mark.parametrize(
+    "lines",
+    ['1, "x, y", {}', "1,5;2,5;{}", '"a,b,c,d,e";x;{}', "\n1\t2\t{}"],
+    ids=["space", "comma", "quoted", "blank"],
+)
+def test_delimiters_that_are_hard_to_tell(build: Any, tmp_path: Path, lines: str) -> None:
+    text = "\n".join(lines.format("yes" if i % 3 else "no") for i in range(60))
+    raw_file(tmp_path, "table.csv").write_text(text + "\n")
+    found = read_json(build(tmp_path / "raw", "--no_header") / "dataset_params.json")
+    assert found["classes"] == ["no", "yes"]
+    assert len(found["columns"]["numbers"]) + len(found["columns"]["categories"]) == 2
+
+
+def test_none_is_a_class_among_words(build: Any, tmp_path: Path) -> None:
+    lines = [f"{i},{('none', 'mild', 'severe')[i % 3]}" for i in range(90)]
+    raw_file(tmp_path, "table.csv").write_text("x,severity\n" + "\n".join(lines) + "\n")
+    assert read_json(build(tmp_path / "raw") / "dataset_params.json")["classes"] == ["mild", "none", "severe"]
+
+
+def test_numbers_that_cannot_be_standardised(tmp_path: Path) -> None:
+    raw_file(tmp_path, "table.csv").write_text("x,label\n" + "\n".join(f"{i}e300,{i % 2}" for i in range(60)) + "\n")
+    words = [
+        "--task",
+        "tabular_prediction",
+        "--data_dir",
+        tmp_path / "raw" / "table.csv",
+        "--output_dir",
+        tmp_path / "built",
+    ]
+    refused(run("build_dataset", *words), "the column x are too large")
+
+
+def test_looking_at_a_regression_changes_nothing() -> None:
+    """Its counts are sums of floats: they are added one batch after another, however often somebody looks."""
+    generator = torch.Generator().manual_seed(0)
+    undisturbed, disturbed = Totals(number_metrics()), Totals(number_metrics())
+    for i in range(150):
+        outputs, labels = torch.randn(2, 7, 1, generator=generator)
+        for totals in (undisturbed, disturbed):
+            totals.add(outputs, labels, torch.tensor(1.0))
+        if i % 11 == 0:
+            disturbed.compute()
+    assert disturbed.compute() == undisturbed.compute()

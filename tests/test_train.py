@@ -284,6 +284,29 @@ def test_evaluate_other_splits_and_weights(trained: Path, tmp_path: Path) -> Non
     assert files == sorted(files)
 
 
+def test_results_on_other_data_have_names_of_their_own(trained: Path, photos: Path, tmp_path: Path) -> None:
+    trained = shutil.copytree(trained, tmp_path / "trained")
+    assert run("evaluate", "--model_dir", trained, "--split", "val").status == 0
+    before = {path: path.read_bytes() for path in trained.glob("*_*") if path.is_file()}
+    words = ["--data_dir", photos, "--output_dir", tmp_path / "others", "--size", 16, "--seed", 7]
+    assert run("build_dataset", *words).status == 0
+    for split in ("val", "test"):
+        flags = ["--split", split, "--data_dir", tmp_path / "others"]
+        assert run("evaluate", "--model_dir", trained, *flags).status == 0
+    assert {path: path.read_bytes() for path in before} == before
+    for name in ("metrics_eval_best_weights_on_others.json", "metrics_test_best_weights_on_others.json"):
+        assert (trained / name).exists()
+    assert (trained / "predictions_test_on_others.csv").exists()
+
+
+def test_set_reaches_the_params_of_a_run_that_goes_on(experiment: Experiment, tmp_path: Path) -> None:
+    """What has no effect on learning may change, and params.json says so."""
+    words = ["--base", experiment("base"), "--set"]
+    train_ok(tmp_path / "new", *words, "save_summary_steps=7")
+    train_ok(tmp_path / "new", *words, "save_summary_steps=9")
+    assert read_json(tmp_path / "new" / "params.json")["save_summary_steps"] == 9
+
+
 def test_checkpoint_is_plain_values(trained: Path) -> None:
     """It loads without executing anything, onto any device."""
     assert last_checkpoint(trained)["random_states"]["cpu"].dtype == torch.uint8
@@ -324,7 +347,7 @@ def test_spoilt_data(command: str, data: Path, experiment: Experiment, trained: 
         path.unlink()
     refused(run(command, *flags), f"{split}: ", "empty")
     (data / "dataset_params.json").write_text('{"classes": 3}')
-    refused(run(command, *flags), "dataset_params.json: 7 problems", "classes: expected a list, got 3.")
+    refused(run(command, *flags), "dataset_params.json: 7 problems", "classes: expected a list, each a string, got 3.")
 
 
 def test_an_image_that_changes_is_read_again(data: Path, experiment: Experiment) -> None:

@@ -1,7 +1,4 @@
-"""Raw photos -> data_dir: how build_dataset.py finds, checks, splits and shrinks them. Does not import torch.
-
-You can skip this file until your raw files differ from photos in folders.
-"""
+"""Raw photos -> data_dir, for build_dataset.py. Skip this file until your raw files are no photos in folders."""
 
 from __future__ import annotations
 
@@ -133,7 +130,7 @@ def find_photos(data_dir: Path) -> list[Photo]:
             f"Without any photos: python build_dataset.py --sample draws a data set of its own."
         )
     entries = sorted(path for path in data_dir.iterdir() if path.is_dir() and path.name[0] != ".")
-    folders = find_splits(entries)
+    folders = find_splits(entries, whole_names=True)
     if folders and "train" not in folders:
         raise UserError(f"{data_dir}: no train folder beside {', '.join(f.name for f in folders.values())}.")
     if folders and (others := [entry.name for entry in entries if entry not in folders.values()]):

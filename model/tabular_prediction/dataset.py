@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from engine.building import SPLITS, class_names, save_arrays
-from engine.tables import Columns, Table, is_empty, is_number, read_tables, standardize
+from engine.tables import Columns, Table, is_empty, is_number, moments, read_tables, standardize
 from utils import UserError
 
 logger = logging.getLogger(__name__)
@@ -47,7 +47,7 @@ def build(source: Path, folder: Path, args: argparse.Namespace) -> dict[str, Any
     classes, mean, std = class_names(labels) if labels else names if objective == "multilabel" else [], [], []
     array = np.array([classes.index(label) for label in labels]) if labels else table.numbers(targets)
     if objective == "regression":
-        mean, std = (moment(array[splits == "train"], axis=0).tolist() for moment in (np.mean, np.std))
+        mean, std = map(list, zip(*map(moments, array[splits == "train"].T), strict=True))
         array = standardize(array, mean, std)
     array = array.astype(np.float32 if objective == "regression" else np.int64)
     for split in SPLITS:
@@ -64,11 +64,11 @@ def build(source: Path, folder: Path, args: argparse.Namespace) -> dict[str, Any
 
 def choose_objective(table: Table, targets: list[int], asked: str | None) -> str:
     """The kind of problem: `asked`, or what the labels look like. Raises UserError if they do not fit it."""
-    cells = [table.column(i) for i in targets]
-    for row in table.rows:
-        if any(is_empty(row.cells[i]) for i in targets):
+    different = set().union(*(table.column(i) for i in targets))
+    hold_numbers = all(is_number(cell) for cell in different if not is_empty(cell))
+    for row in table.rows:  # among words, "none" is one of them
+        if any(is_empty(row.cells[i]) if hold_numbers else not row.cells[i] for i in targets):
             raise UserError(f"{row.place}: no value in the label column.")
-    different = set().union(*cells)
     are_numbers, are_flags = all(map(is_number, different)), different <= {"0", "1"}
     is_whole = are_numbers and all(float(label).is_integer() for label in different)
     if len(targets) > 1:
