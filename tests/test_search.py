@@ -479,8 +479,8 @@ def test_lists_on_the_command_line(lists: Parent) -> None:
         "learning_rate": [1e-3, 0.1],
     }
     for word, problem in (
-        ("hidden_dims=64,[64]", "hidden_dims: expected a list, got 64"),
-        ("hidden_dims=[1.5]", "hidden_dims: expected a list, got"),
+        ("hidden_dims=64,[64]", "hidden_dims: expected a list, each an integer, got 64"),
+        ("hidden_dims=[1.5]", "hidden_dims: expected a list, each an integer, got [1.5]"),
         ("hidden_dims=[64],[64]", "hidden_dims: expected a list of different values"),
         ("learning_rate=1e-3,", 'learning_rate: expected a number > 0, got ""'),
     ):
