@@ -83,7 +83,7 @@ def main() -> None:
     print(f"Built {args.output_dir}. Next, for example:")
     if base is None:
         print(f'  mkdir -p {model_dir} && echo \'{{"task": "{task.name}"}}\' > {model_dir}/params.json')
-    varied = f" --base {base}" if base else ""
+    varied = f" --base {base}" if base not in (None, model_dir) else ""
     print(f"  python train.py --model_dir {model_dir}{varied} --data_dir {args.output_dir}")
 
 

@@ -36,7 +36,7 @@ def run_command(main: Callable[[], None]) -> None:
             report(UserError(f"Out of memory ({first}). In training, a smaller batch_size or network needs less."))
             status = 2
         else:
-            logger.exception("This is a bug in the program, not in what it was given:")
+            logger.exception("This is a bug in the program (in a task of model/, or beyond), not in what it was given:")
             status = 1
     if status:  # after the except clause, which holds the error and with it loaders and their workers
         sys.exit(status)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 import torch
 from torch import Tensor
@@ -33,6 +33,10 @@ class Metric:
     count: Callable[[list[Any]], Tensor]  # what was kept of some batches -> counts, which add up
     compute: Callable[[Tensor], float]  # summed counts -> number
     goal: Goal = "maximize"
+
+    def __post_init__(self) -> None:
+        if self.goal not in get_args(Goal):
+            raise TypeError(f"goal: expected {' or '.join(get_args(Goal))}, got {self.goal}")
 
 
 def metrics_of(task: Task, params: Any) -> dict[str, Metric]:
@@ -78,6 +82,7 @@ class Totals:
     @torch.no_grad()
     def add(self, outputs: Any, labels: Any, loss: Tensor) -> None:
         """Add one batch. `loss` is its mean over the items that `num_items` counts."""
+        outputs = outputs.detach() if isinstance(outputs, Tensor) else outputs  # what is kept holds no graph
         self.losses.append((loss.detach(), self.num_items(labels)))
         for keep, batches in self.kept.items():
             batches.append(keep(outputs, labels))
@@ -104,8 +109,8 @@ class Totals:
         self._count()
         if not len(self.loss):
             raise ValueError("no batch was counted")
-        counts = {counter: counted.cpu() for counter, counted in self.counts.items()}
-        numbers = {name: metric.compute(counts[metric.keep, metric.count]) for name, metric in self.metrics.items()}
+        counts = {counter: torch.as_tensor(counted).cpu() for counter, counted in self.counts.items()}
+        numbers = {name: float(m.compute(counts[m.keep, m.count])) for name, m in self.metrics.items()}
         return {"loss": ratio(self.loss)} | numbers
 
     def state_dict(self) -> dict[str, Any]:
@@ -227,7 +232,7 @@ def _one_against_rest(accuracy: Callable[[Tensor], float]) -> dict[str, Metric]:
 
 def outputs_and_labels(outputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     """Both as they are: all counting is left for later, when it is done for many batches at once."""
-    return outputs.detach(), labels
+    return outputs, labels
 
 
 BINS = 4096  # for the log-odds z, of equal width in z / (1 + |z|): near 0 a bin is 0.0005 wide, near 10 it is 0.06
@@ -321,4 +326,4 @@ def r2(counts: Tensor) -> float:
     number, _, residual, total, squares = counts
     spread = squares - total.square() / number
     is_constant = spread <= 1e-12 * squares  # but for rounding
-    return torch.where(is_constant, 0.0, 1 - residual / spread).mean().item()
+    return (1 - residual / spread).masked_fill(is_constant, 0.0).mean().item()

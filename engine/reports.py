@@ -48,10 +48,13 @@ class Report(ABC):
 
 
 def report_of(task: Task, loader: DataLoader[Any], params: Any) -> Report:
-    """The task's own Report; else one of numbers, of labels or of classes, as the labels of the data set are."""
+    """The task's own Report; else one of numbers (float labels), of labels (an integer matrix), or of classes."""
+    if own := task.optional("Report"):
+        return own(loader, params)
     labels = loader.dataset.labels  # type: ignore[attr-defined]
-    shared = NumberReport if labels.is_floating_point() else LabelReport if labels.ndim == 2 else ClassReport
-    return (task.optional("Report") or shared)(loader, params)
+    if labels.is_floating_point():
+        return NumberReport(loader, params)
+    return (LabelReport if labels.ndim == 2 else ClassReport)(loader, params)
 
 
 def suffix(name: str) -> str:

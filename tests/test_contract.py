@@ -415,3 +415,16 @@ def test_loaders_of_a_data_set_that_was_not_built_for_these_sizes(table: Path, r
     wrong = params.data.model_copy(update={"sizes": {"train": 5, "val": 5, "test": 5}})
     with pytest.raises(Exception, match=r"64, but 5 examples were built\. Build the data set again with --overwrite"):
         fetch_dataloaders(task, ["train"], params.model_copy().with_data(wrong))
+
+
+def test_a_goal_that_is_none() -> None:
+    with pytest.raises(TypeError, match="expected maximize or minimize, got maximise"):
+        Metric(ratio, ratio, ratio, "maximise")  # type: ignore[arg-type]
+
+
+def test_a_metric_may_return_a_tensor() -> None:
+    """It becomes a number, which JSON files and checkpoints can hold."""
+    metric = Metric(lambda *_: 0, lambda kept: torch.tensor([len(kept)]), lambda counts: counts[0])  # type: ignore[arg-type, return-value]
+    totals = Totals({"batches": metric})
+    totals.add(torch.zeros(2), torch.zeros(2), torch.tensor(1.0))
+    assert json.dumps(totals.compute()) == '{"loss": 1.0, "batches": 1.0}'

@@ -144,4 +144,6 @@ def test_every_parameter_is_described(task: str) -> None:
 
 def test_docs_are_up_to_date() -> None:
     for name, content in generate().items():
-        assert (ROOT / "docs" / name).read_text() == content, "run: python -m docs.generate"
+        path = ROOT / "docs" / name
+        assert path.exists(), f"no {path}; run: make docs"
+        assert path.read_text() == content, "run: make docs"
