@@ -56,6 +56,8 @@ def goal_of(task: Task, params: Any, name: str) -> Goal:
     if name not in metrics:
         known = ["loss", *metrics]
         raise UserError(f"monitor: expected one of {', '.join(known)}, got {name}.{did_you_mean(name, known)}")
+    if (metrics[name].goal == "minimize") != (name in params.minimized):  # which a search asks, without torch
+        raise TypeError(f"the goal of {name} is to {metrics[name].goal}, but `minimized` of Params says otherwise")
     return metrics[name].goal
 
 

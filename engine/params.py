@@ -66,6 +66,8 @@ class TrainingParams(StrictModel):
 
     monitor: str = Field("loss", description="The metric that chooses the best weights, on val.")
 
+    minimized: ClassVar[frozenset[str]] = frozenset({"loss"})  # values of monitor of which less is better
+
     _data: Any = PrivateAttr(None)
 
     @property

@@ -7,7 +7,6 @@ import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -61,14 +60,10 @@ class Search:
     asked_goal: Goal | None  # in search.json
     space: dict[str, BaseDistribution]
 
-    @cached_property
+    @property
     def goal(self) -> Goal:
-        """Whether more or less of the metric is better: as asked for, or as the task says."""
-        if self.asked_goal or self.metric == "loss":
-            return self.asked_goal or "minimize"
-        from engine.metrics import goal_of  # imports torch, which a search can do without otherwise
-
-        return goal_of(TASKS[self.params.task], self.params, self.metric)
+        """Whether more or less of the metric is better: as asked for, or as the task's Params say."""
+        return self.asked_goal or ("minimize" if self.metric in self.params.minimized else "maximize")
 
     def describe(self) -> dict[str, Any]:
         """What may not change within a study."""
@@ -162,7 +157,6 @@ def read_search(
         if num_trials not in (None, count):
             raise UserError(f"--num_trials {num_trials}: a grid tries all its settings, here {count}.")
     data = load_data_params(TASKS[params.task], Path(data_dir or params.data_dir))
-    params.with_data(data)
     goal: Any = asked.metric.get("goal")
     how = {name: getattr(asked, name) for name in ("method", "seed", "seeds", "prune")}
     return Search(parent_dir, params, data.digest, num_trials=count, metric=metric, asked_goal=goal, space=space, **how)

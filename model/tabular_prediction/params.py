@@ -20,6 +20,8 @@ class Params(TrainingParams):
         "loss", description="What chooses the best weights, on val: the loss, or a metric of the data's objective."
     )
 
+    minimized: ClassVar = frozenset({"loss", "mae", "rmse"})
+
     hidden_dims: list[PositiveInt] = Field([], description="Sizes of the hidden layers; none: a linear model.")
     dropout_rate: float = Field(0.0, ge=0, lt=1, description="Probability of dropping a feature of a hidden layer.")
     batch_norm: bool = Field(False, description="Normalise each hidden layer over the batch.")
