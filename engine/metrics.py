@@ -97,12 +97,14 @@ class Totals:
             return
         self.loss = add_losses(self.loss, self.losses)
         for keep, count in self.counters:
-            counts = count(self.kept[keep])
-            if counts.is_floating_point():  # one batch after another: the same sum however often they are counted
-                for batch in self.kept[keep]:
-                    self.counts[keep, count] = count([batch]) + self.counts.get((keep, count), 0)
-            else:
-                self.counts[keep, count] = counts + self.counts.get((keep, count), 0)
+            first, *rest = self.kept[keep]
+            parts = [count([first])]
+            if parts[0].is_floating_point():  # one batch after another: the same sum however often they are counted
+                parts += [count([batch]) for batch in rest]
+            elif rest:
+                parts.append(count(rest))
+            for part in parts:
+                self.counts[keep, count] = part + self.counts.get((keep, count), 0)
         for batches in (self.losses, *self.kept.values()):
             batches.clear()
 

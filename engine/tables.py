@@ -80,9 +80,10 @@ class Table(NamedTuple):
         if copies := copies_across_splits([tuple(row.cells) for row in self.rows], splits, places):
             logger.warning("%d rows are in two splits:\n  %s", len(copies), "\n  ".join(copies[:20]))
         splits = split_off([str(row.cells) for row in self.rows], classes or [""] * len(splits), splits, seed)
-        check_splits(splits)
         if classes:
             check_classes(classes, splits, places)
+        else:
+            check_splits(splits)
         return Table(self.header, [row._replace(split=split) for row, split in zip(self.rows, splits, strict=True)])
 
     def save(self, path: Path, split: str) -> None:
