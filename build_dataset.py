@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import shlex
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 from engine.building import new_folder, save_dataset_params
-from engine.commands import run_command
+from engine.commands import command_line, run_command
 from engine.experiments import example_of
 from engine.tasks import Task
 from model import TASKS
@@ -82,9 +83,10 @@ def main() -> None:
     base, model_dir = example_of(TASKS, task), Path("experiments") / Path(args.output_dir).name
     print(f"Built {args.output_dir}. Next, for example:")
     if base is None:
-        print(f'  mkdir -p {model_dir} && echo \'{{"task": "{task.name}"}}\' > {model_dir}/params.json')
-    varied = f" --base {base}" if base not in (None, model_dir) else ""
-    print(f"  python train.py --model_dir {model_dir}{varied} --data_dir {args.output_dir}")
+        quoted = shlex.quote(str(model_dir))
+        print(f'  mkdir -p {quoted} && echo \'{{"task": "{task.name}"}}\' > {quoted}/params.json')
+    varied = ("--base", base) if base not in (None, model_dir) else ()
+    print(" ", command_line("train.py", "--model_dir", model_dir, *varied, "--data_dir", args.output_dir))
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from engine.commands import run_command
+from engine.commands import command_line, run_command
 from results.experiments import find_results
 from results.table import write_tables
 from search.best import write_best
@@ -69,8 +69,8 @@ def main() -> None:
         logger.info("%d trials, %d at once, by %s", search.num_trials, jobs, search.method)
         Driver(study, runner, jobs, args.data_dir, args.device).search_all()
         print(write_tables(find_results(parent_dir), "markdown"))
-        page = parent_dir / "report.html"
-        logger.info("A page of it: python synthesize_results.py --parent_dir %s --html %s", parent_dir, page)
+        page = ("--parent_dir", parent_dir, "--html", parent_dir / "report.html")
+        logger.info("A page of it: %s", command_line("synthesize_results.py", *page))
         write_best(study, args.data_dir)
 
 

@@ -45,8 +45,8 @@ def train(run: Run) -> dict[str, float]:
 
     Raises:
         Stopped: a signal came. The run is between two batches, and is saved.
-        Diverged: a loss or gradient is NaN or infinite. On a GPU this is noticed up to 64 steps late, but before
-            anything is saved.
+        Diverged: a loss, gradient or weight is NaN or infinite. On a GPU this is noticed up to 64 steps late, but
+            before anything is saved.
     """
     run.net.train()
     for inputs, labels in run.batches():
@@ -59,7 +59,7 @@ def train(run: Run) -> dict[str, float]:
         run.check_finite(loss, gradient_norm)
         run.optimizer.step()
         run.schedule.step()
-        run.after_step(outputs, labels, loss)
+        run.after_step(outputs, labels, loss, gradient_norm)
     return run.totals.compute()
 
 

@@ -13,6 +13,7 @@ import shutil
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
+from engine.commands import command_line
 from utils import UserError, logger, whole_file, write_atomically
 
 if TYPE_CHECKING:
@@ -191,7 +192,7 @@ def fetch_checkpoint(model_dir: Path, restore_file: str) -> dict[str, Any]:
             continue  # a run that is going on here has replaced it by a better one
         except UserError as error:
             raise UserError(f"{error}{hint}") from None
-    hint = hint or f" Train first: python train.py --model_dir {model_dir}"
+    hint = hint or f" Train first: {command_line('train.py', '--model_dir', model_dir)}"
     raise UserError(f"{model_dir}: no {restore_file} weights.{hint}")
 
 

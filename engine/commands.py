@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import os
+import shlex
+import subprocess
 import sys
 import threading
 from collections.abc import Callable
@@ -11,6 +14,12 @@ from typing import Any
 
 from engine.signals import Stopped, stop
 from utils import DISK_FULL, UserError, explain, logger, set_logger, silence
+
+
+def command_line(script: str, *words: Any) -> str:
+    """`python script words` for a message, quoted so that it can be pasted into a shell."""
+    texts = ["python", script, *map(str, words)]
+    return shlex.join(texts) if os.name == "posix" else subprocess.list2cmdline(texts)
 
 
 def run_command(main: Callable[[], None]) -> None:

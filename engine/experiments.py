@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import json
+from collections.abc import Set
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from engine.params import WITHOUT_EFFECT, JsonFile, did_you_mean, differences
+from engine.commands import command_line
+from engine.params import MAY_CHANGE, WITHOUT_EFFECT, JsonFile, did_you_mean, differences
 from engine.tasks import Task, Tasks
 from utils import UserError, check_writable, save_json
 
@@ -37,10 +39,14 @@ def load_experiment(
     """
     model_dir, params_to_write = Path(model_dir), None
     if assignments and not base:
-        raise UserError("--set goes with --base DIR, the experiment to vary. Or edit params.json.")
+        vary = command_line("train.py", "--model_dir", "NEW", "--base", model_dir, "--set", *assignments)
+        raise UserError(f"--set goes with --base DIR, the experiment to vary, and a --model_dir of its own:\n  {vary}")
     if base:
         params_to_write = plan_experiment(tasks, model_dir, Path(base), assignments or [], data_dir)
-    file = JsonFile(model_dir / "params.json", params_to_write) if params_to_write else read_params_file(model_dir)
+    if params_to_write:
+        file = JsonFile(model_dir / "params.json", params_to_write)
+    else:
+        file = read_params_file(tasks, model_dir, data_dir)
     params = check_params(tasks, file)
     if data_dir is None and "data_dir" not in params.model_fields_set:
         data_dir = read_run(model_dir).get("params", {}).get("data_dir")
@@ -54,19 +60,25 @@ def create_experiment(
     tasks: Tasks, model_dir: Path, base: Path, assignments: list[str], data_dir: str | None = None
 ) -> None:
     """Write the params.json that `plan_experiment` returns. Raises UserError."""
-    values = plan_experiment(tasks, model_dir, base, assignments, data_dir)
+    values = plan_experiment(tasks, model_dir, base, assignments, data_dir, may_change=WITHOUT_EFFECT)
     if values is not None:
         check_writable(model_dir)
         save_json(values, model_dir / "params.json")
 
 
 def plan_experiment(
-    tasks: Tasks, model_dir: Path, base: Path, assignments: list[str], data_dir: str | None = None
+    tasks: Tasks,
+    model_dir: Path,
+    base: Path,
+    assignments: list[str],
+    data_dir: str | None = None,
+    may_change: Set[str] = MAY_CHANGE,
 ) -> dict[str, Any] | None:
     """The params.json of an experiment that varies another: that of `base` with `key=value` assignments applied.
 
-    If `model_dir` has a params.json, it must agree with `base` and `assignments`, except for parameters that do not
-    affect what is learnt (WITHOUT_EFFECT): they get their new values, but `data_dir` stays.
+    If `model_dir` has a params.json, it must agree with `base` and `assignments`, except for the parameters that
+    `may_change`. Of these, parameters that affect what is learnt (num_epochs) change if they are assigned, others
+    (num_workers) always, and data_dir never.
 
     Returns:
         The values to write, or None if the file says the same already.
@@ -74,17 +86,18 @@ def plan_experiment(
     Raises:
         UserError: a value is wrong, the data set is missing, or `model_dir` has other parameters.
     """
-    file = read_params_file(base)
+    file = read_params_file(tasks, base, data_dir)
     file.override(assignments)
     params = check_params(tasks, file)
     path = model_dir / "params.json"
     if path.exists():
         there = JsonFile.read(path).values
-        asked = file.values | {name: there[name] for name in {"data_dir"} & there.keys()}
+        stay = {"data_dir"} | {name for name in may_change - WITHOUT_EFFECT if file.where.get(name) != "--set"}
+        asked = file.values | {name: there[name] for name in stay & there.keys()}
         changed = differences(there, asked, ("there", "asked for"), missing="default")
-        if changed.keys() - WITHOUT_EFFECT:
+        if fixed := [change for name, change in changed.items() if name not in may_change]:
             raise UserError(
-                "\n  ".join([f"{path}: there already, with other parameters", *changed.values()])
+                "\n  ".join([f"{path}: there already, with other parameters", *fixed])
                 + "\nChoose another --model_dir, or edit that file and leave out --base."
             )
         return asked if changed else None
@@ -94,19 +107,23 @@ def plan_experiment(
 
 def read_params(tasks: Tasks, model_dir: Path) -> Any:
     """The checked parameters of `model_dir`/params.json, without the data. Raises UserError."""
-    return check_params(tasks, read_params_file(model_dir))
+    return check_params(tasks, read_params_file(tasks, model_dir))
 
 
-def read_params_file(model_dir: Path) -> JsonFile:
+def read_params_file(tasks: Tasks, model_dir: Path, data_dir: str | None = None) -> JsonFile:
+    """Raises UserError if there is none; the message says which experiments there are to vary, for `data_dir`."""
     path = model_dir / "params.json"
-    if not path.exists():
-        there = [other.parent.name for other in model_dir.parent.glob("*/params.json")]
-        raise UserError(
-            f"{path}: no such file.{did_you_mean(model_dir.name, there)} An experiment is a folder with a"
-            " params.json; to make one that varies another:\n"
-            f"  python train.py --model_dir {model_dir} --base experiments/base_model --set learning_rate=0.01"
-        )
-    return JsonFile.read(path)
+    if path.exists():
+        return JsonFile.read(path)
+    there = [other.parent.name for other in model_dir.parent.glob("*/params.json")]
+    built_for = JsonFile.read(data) if data_dir and (data := Path(data_dir) / "dataset_params.json").is_file() else None
+    names = [built_for.values["task"]] if built_for and built_for.values.get("task") in tasks else tasks
+    bases = {name: example_of(tasks, tasks[name]) for name in names}
+    examples = ", ".join(f"--base {base} ({name})" for name, base in bases.items() if base)
+    raise UserError(
+        f"{path}: no such file.{did_you_mean(model_dir.name, there)} An experiment is a folder with a params.json."
+        + (f"\ntrain.py makes one that varies another: {examples}" if examples else "")
+    )
 
 
 def check_params(tasks: Tasks, file: JsonFile) -> Any:
@@ -132,21 +149,28 @@ def task_of(tasks: Tasks, file: JsonFile) -> Task:
         raise UserError(f"{file.path}: 1 problem\n  {file.where.get('task', 'default')}  task: {error}") from None
 
 
+def how_to_build(task: Task, data_dir: Path) -> str:
+    """What to do if `data_dir` is no built data set."""
+    if data_dir.is_dir() and any(data_dir.iterdir()):
+        build = ("build_dataset.py", "--task", task.name, "--data_dir", data_dir)
+        built = data_dir.with_name(f"built_{data_dir.name}")
+        return f"If these are raw files, build one from them:\n  {command_line(*build, '--output_dir', built)}"
+    build = ("build_dataset.py", "--task", task.name, "--output_dir", data_dir)
+    lines = ("Build one from raw files, or make a sample:", command_line(*build, "--data_dir", "RAW_FILES"))
+    return "\n  ".join([*lines, command_line(*build, "--sample")])
+
+
 def load_data_params(task: Task, data_dir: Path) -> Any:
     """Read `data_dir`/dataset_params.json. Raises UserError if it is missing, or of another task."""
     path = data_dir / "dataset_params.json"
     if not path.is_file():
-        command = f"  python build_dataset.py --task {task.name} --output_dir {data_dir}"
-        raise UserError(
-            f"{data_dir}: no data set here (no {path.name}). Build one from raw files, or draw a sample:\n"
-            f"{command} --data_dir RAW_FILES\n{command} --sample"
-        )
+        raise UserError(f"{data_dir}: no data set here (no {path.name}). {how_to_build(task, data_dir)}")
     file = JsonFile.read(path)
     built_for = file.values.get("task", task.name)
     if built_for != task.name:
         raise UserError(
             f"{data_dir}: built for the task {built_for}, but the experiment's params.json is of the task {task.name}."
-            f' Take an experiment of that task: its params.json says "task": "{built_for}".'
+            f' Take an experiment of {built_for}: its params.json says "task": "{built_for}".'
         )
     return file.validate(task.DataParams).complete(data_dir)
 

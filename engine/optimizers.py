@@ -11,6 +11,7 @@ from torch.optim import lr_scheduler
 
 from engine.params import TrainingParams
 from engine.ranking import Goal
+from utils import logger
 
 OPTIMIZERS: dict[str, Any] = {
     "sgd": torch.optim.SGD,
@@ -76,7 +77,12 @@ class Schedule:
         self, optimizer: torch.optim.Optimizer, params: TrainingParams, steps_per_epoch: int, goal: Goal = "minimize"
     ):
         total_steps = params.num_epochs * steps_per_epoch
-        warmup_steps = round(params.warmup_epochs * steps_per_epoch)
+        warmup_epochs = min(params.warmup_epochs, params.num_epochs / 2)
+        warmup_steps = round(warmup_epochs * steps_per_epoch)
+        if warmup_epochs < params.warmup_epochs:
+            logger.info(
+                "The warm-up is shortened from %g to %g epochs, half of the run.", params.warmup_epochs, warmup_epochs
+            )
         self.optimizer = optimizer
         self.learning_rate = params.learning_rate  # of the last step
         self.per_step: list[Any] = []

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
 
 from utils import UserError
 
@@ -27,6 +27,8 @@ class StrictModel(BaseModel):
 
 # parameters that do not affect what is learnt, so that they may change while a run or a search goes on
 WITHOUT_EFFECT = {"data_dir", "num_workers", "checkpoint_minutes", "save_summary_steps"}
+# parameters that may change between a run and its continuation
+MAY_CHANGE = WITHOUT_EFFECT | {"num_epochs", "early_stopping_patience"}
 
 
 class TrainingParams(StrictModel):
@@ -50,7 +52,9 @@ class TrainingParams(StrictModel):
     scheduler: Literal["none", "step", "cosine", "onecycle", "plateau"] = Field(
         "none", description="How the learning rate falls: torch.optim.lr_scheduler's scheduler of that name."
     )
-    warmup_epochs: float = Field(0.0, ge=0, description="Epochs over which the learning rate first rises.")
+    warmup_epochs: float = Field(
+        0.0, ge=0, description="Epochs over which the learning rate first rises; at most half of num_epochs."
+    )
     step_epochs: int = Field(10, ge=1, description="step: epochs between two falls of the learning rate.")
     gamma: float = Field(0.1, gt=0, lt=1, description="step, plateau: what the learning rate is multiplied by.")
     plateau_patience: int = Field(5, ge=0, description="plateau: epochs without improvement that are tolerated.")
@@ -77,14 +81,6 @@ class TrainingParams(StrictModel):
 
     def with_data(self, data: Any) -> Self:
         self._data = data
-        return self
-
-    @model_validator(mode="after")
-    def _warmup_leaves_room(self) -> Self:
-        if self.warmup_epochs >= self.num_epochs and self.warmup_epochs > 0:
-            raise ValueError(
-                f"warmup_epochs: expected less than num_epochs ({self.num_epochs}), got {self.warmup_epochs:g}."
-            )
         return self
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from engine.devices import choose_precision
 from engine.params import TrainingParams
@@ -129,8 +129,10 @@ class Summaries:
             writer.close()
 
 
-def gradient_norms(net: nn.Module) -> dict[str, float]:
-    """`gradient_norm/<parameter>` -> the norm of its gradient."""
+def gradient_norms(net: nn.Module, total: Tensor) -> dict[str, float]:
+    """`gradient_norm/<parameter>` -> the norm of its gradient before clipping, when the norm of all was `total`."""
     grads = {name: p.grad for name, p in net.named_parameters() if p.grad is not None}
-    norms = torch.stack([grad.norm() for grad in grads.values()]).tolist()
-    return {f"gradient_norm/{name}": norm for name, norm in zip(grads, norms, strict=True)}
+    norms = torch.stack([grad.norm() for grad in grads.values()])
+    norms *= total / norms.norm().clamp(min=torch.finfo(norms.dtype).tiny)  # clipping scaled all by the same factor
+    named = zip(grads, norms.tolist(), strict=True)
+    return {f"gradient_norm/{name}": norm for name, norm in named} | {"gradient_norm": total.item()}

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from engine.checkpoints import save_checkpoint
+from engine.commands import command_line
 from engine.devices import autocast, choose_precision, get_random_states, set_random_states
 from engine.experiments import Experiment
 from engine.loaders import batches_on
@@ -25,7 +26,7 @@ MOST_NAMED = 100  # examples of a batch, in a message
 
 
 class Diverged(UserError):
-    """The loss, or its gradient, is not finite; exit status 3."""
+    """The loss, its gradient, or a weight is not finite; exit status 3."""
 
     exit_status = 3
     status = "diverged"  # in run.json
@@ -56,10 +57,11 @@ class Run:
         self.goal = goal_of(self.task, self.params, self.params.monitor)
         self.optimizer = make_optimizer(net, self.params)
         self.schedule = Schedule(self.optimizer, self.params, len(self.loader), self.goal)
-        # On a GPU, checking every loss would stall the pipeline. So losses are checked every 64 steps, and before each
-        # checkpoint. In between, a fused optimizer skips a step whose `found_inf` is 1, as for torch.amp.GradScaler.
-        self.check_every = 1 if device.type == "cpu" else 64  # steps
+        # On a GPU, checking every loss would stall the pipeline. A fused optimizer can skip a step whose `found_inf` is
+        # 1, as for torch.amp.GradScaler. So with one of those, losses are checked every 64 steps, and before each
+        # checkpoint.
         self.optimizer_skips = device.type == "cuda" and bool(self.optimizer.defaults.get("fused"))
+        self.check_every = 64 if self.optimizer_skips else 1  # steps
         self.unchecked: list[tuple[int, float, Tensor, Tensor]] = []  # batch, learning rate, loss, gradient norm
         self.history: list[dict[str, Any]] = []
         self.summaries = Summaries(self.model_dir)
@@ -105,7 +107,7 @@ class Run:
         return autocast(self.device, self.precision)
 
     def check_finite(self, loss: Tensor, gradient_norm: Tensor) -> None:
-        """Remember loss and gradient norm for the next check, on a CPU at once. Raises Diverged."""
+        """Remember loss and gradient norm, and check them if that is due. Raises Diverged."""
         loss = loss.detach()
         self.unchecked.append((self.batches_done, self.optimizer.param_groups[0]["lr"], loss, gradient_norm))
         if len(self.unchecked) == self.check_every:
@@ -113,14 +115,18 @@ class Run:
         if self.optimizer_skips:
             self.optimizer.found_inf = 1 - torch.isfinite(loss + gradient_norm).float()  # type: ignore[attr-defined]
 
-    def after_step(self, outputs: Any, labels: Any, loss: Tensor) -> None:
-        """Count the batch. Write summaries, and save a checkpoint, when they are due."""
+    def after_step(self, outputs: Any, labels: Any, loss: Tensor, gradient_norm: Tensor) -> None:
+        """Count the batch. Write summaries, and save a checkpoint, when they are due.
+
+        Args:
+            gradient_norm: of all gradients together, before they were clipped.
+        """
         self.totals.add(outputs, labels, loss)
         self.batches_done += 1
         self.seconds = time.perf_counter() - self.started
         self.progress.show(self.totals.compute)  # at most once a second, since it waits for a GPU
         if self.step % self.params.save_summary_steps == 0 or self.batches_done == len(self.loader):
-            numbers = gradient_norms(self.net) | {"learning_rate": self.schedule.learning_rate}
+            numbers = gradient_norms(self.net, gradient_norm) | {"learning_rate": self.schedule.learning_rate}
             self.summaries.write("train_summaries", numbers, self.step)
         self.save_if_older(self.params.checkpoint_minutes)
 
@@ -171,13 +177,14 @@ class Run:
         """Save a checkpoint, unless nothing has happened since the last one.
 
         Raises:
-            Diverged: a loss or gradient since the last check was not finite.
+            Diverged: a loss or gradient since the last check was not finite, or a weight is not.
             UserError: the disk is full.
         """
         self.saved_at = time.monotonic()
         if self.saved == (self.epoch, self.batches_done):
             return
         self.check_now()
+        self.check_weights()
         self.summaries.flush()
         save_checkpoint(
             {
@@ -234,6 +241,16 @@ class Run:
                 raise Diverged(self._describe_divergence(batch, learning_rate, loss, norm))
         self.unchecked.clear()
 
+    def check_weights(self) -> None:
+        """Raise Diverged if a weight is not finite. It may overflow in a step whose loss and gradient are finite."""
+        weights = {name: weight for name, weight in self.net.named_parameters() if weight.requires_grad}
+        are_finite = torch.stack([weight.isfinite().all() for weight in weights.values()]).tolist()
+        if broken := [name for name, is_finite in zip(weights, are_finite, strict=True) if not is_finite]:
+            raise Diverged(
+                f"Step {self.step}: some weights of {', '.join(broken)} became NaN or infinite, although all losses and"
+                f" gradients were finite. They are not saved.\nTo begin again, {self._what_to_try()}"
+            )
+
     def _describe_divergence(self, batch: int, learning_rate: float, loss: float, norm: float) -> str:
         sampler: Any = self.loader.batch_sampler
         sampler.set_epoch(self.epoch, batch)
@@ -245,9 +262,15 @@ class Run:
             f"Step {self.epoch * len(self.loader) + batch + 1} (epoch {self.epoch + 1}, batch {batch + 1}): the loss is"
             f" {loss:g} and the norm of its gradient {norm:g}, at a learning rate of {learning_rate:g}."
             f" The saved weights are not affected.\nThe batch was {examples}.\n"
-            "If they are what they should be, try a smaller learning_rate, warmup_epochs, or clip_grad_norm:\n"
-            f"  python train.py --model_dir NEW --base {self.model_dir} --data_dir {self.params.data_dir}"
-            f" --set learning_rate={self.params.learning_rate / 10:g} clip_grad_norm=1"
+            f"If they are what they should be, {self._what_to_try()}"
+        )
+
+    def _what_to_try(self) -> str:
+        where = ("--model_dir", "NEW", "--base", self.model_dir, "--data_dir", self.params.data_dir)
+        smaller = (f"learning_rate={self.params.learning_rate / 10:g}", "clip_grad_norm=1")
+        return (
+            "try a smaller learning_rate, warmup_epochs, or clip_grad_norm:\n"
+            f"  {command_line('train.py', *where, '--set', *smaller)}"
         )
 
 

@@ -12,12 +12,13 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from engine.checkpoints import fetch_checkpoint, list_checkpoints, load_newest, mend, restore_weights
+from engine.commands import command_line
 from engine.devices import choose_device, to_device
 from engine.experiments import Experiment, check_same_data, read_run
 from engine.loaders import fetch_dataloaders
 from engine.locks import LOCK, LOCK_HOLDER, locked
 from engine.metrics import goal_of
-from engine.params import WITHOUT_EFFECT, TrainingParams, differences
+from engine.params import MAY_CHANGE, TrainingParams, differences
 from engine.pictures import draw_curves
 from engine.ranking import Goal, best_epoch
 from engine.records import describe_run, keep_previous, recorded, write_results
@@ -25,9 +26,6 @@ from engine.run import Run, digests_of, is_finished
 from engine.signals import Stopped, stop
 from engine.summary import summarize
 from utils import UserError, check_writable, logger, save_json, set_logger
-
-# parameters that may change between an interrupted run and its continuation
-MAY_CHANGE = WITHOUT_EFFECT | {"num_epochs", "early_stopping_patience"}
 
 
 class Start(NamedTuple):
@@ -103,7 +101,7 @@ def open_run(
                 yield run
             except Stopped:
                 run.save()
-                logger.info("Saved %s. To go on: python train.py --model_dir %s", run.place, model_dir)
+                logger.info("Saved %s. To go on: %s", run.place, command_line("train.py", "--model_dir", model_dir))
                 raise
             run.summaries.close()
             _finish(model_dir, run.history, run.best(), params)
@@ -184,11 +182,11 @@ def _check_same_files(experiment: Experiment, checkpoint: dict[str, Any], loader
 
 def _how_else(model_dir: Path, params: TrainingParams, checkpoint: dict[str, Any]) -> str:
     """What to do with a run that cannot go on."""
+    where = ("--model_dir", "NEW", "--base", model_dir, "--data_dir", params.data_dir)
     return (
         "start again with --restart (which keeps the old run in previous/),\n"
-        "or start a new experiment from its weights, if they are for the same network:\n"
-        f"  python train.py --model_dir NEW --base {model_dir} --data_dir {params.data_dir}"
-        f" --restore_file {checkpoint['path']}"
+        "or start a new experiment from its weights, if they are for the same network:\n  "
+        + command_line("train.py", *where, "--restore_file", checkpoint["path"])
     )
 
 
@@ -227,10 +225,11 @@ def _mend(model_dir: Path, start: Start, goal: Goal, params: TrainingParams) -> 
 
 
 def _resume(run: Run, checkpoint: dict[str, Any], before: dict[str, Any], now: dict[str, Any]) -> None:
-    """Resume, and warn if device, precision, threads or versions changed: sums may be rounded differently then."""
-    names = [name for name in ("device", "precision", "threads", "versions") if name in before]
-    for change in differences({name: before[name] for name in names}, {name: now[name] for name in names}).values():
-        logger.warning("%s. So the run may end differently, by rounding.", change)
+    """Resume, and warn if the code changed, or what decides how sums are rounded."""
+    for names, difference in ((["git_commit"], ""), (["device", "precision", "threads", "versions"], ", by rounding")):
+        known = [name for name in names if before.get(name)]
+        for change in differences({name: before[name] for name in known}, {name: now[name] for name in known}).values():
+            logger.warning("%s. So the run may end differently%s.", change, difference)
     run.resume(checkpoint)
     logger.info("Going on %s (%s).", run.place, checkpoint["path"])
 
@@ -244,7 +243,7 @@ def _summary_of(net: nn.Module, loaders: dict[str, DataLoader[Any]], device: tor
 def _finish(model_dir: Path, history: list[dict[str, Any]], best: dict[str, Any], params: TrainingParams) -> None:
     draw_curves(history, best["epoch"], model_dir / "curves.png")
     logger.info("Best: %s %.4f on val, after epoch %d", params.monitor, best["val"][params.monitor], best["epoch"])
-    logger.info("On test: python evaluate.py --model_dir %s", model_dir)
+    logger.info("On test: %s", command_line("evaluate.py", "--model_dir", model_dir))
 
 
 def _say_finished(

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 
 from engine.checkpoints import list_checkpoints
+from engine.commands import command_line
 from engine.experiments import read_params_file
+from model import TASKS
 from search.study import SearchStudy, best_of
 from search.workers import CONSOLE
 from utils import UserError, logger, save_json
@@ -22,7 +24,7 @@ def write_best(study: SearchStudy, data_dir: str | None) -> None:
         raise UserError(f"{search.parent_dir}: no trial was finished; see {CONSOLE} in their folders.")
     setting = search.setting_of(best.params)
     target, folder = search.parent_dir / "best", search.folders_of(setting)[0]
-    params = read_params_file(search.parent_dir).values | setting
+    params = read_params_file(TASKS, search.parent_dir).values | setting
     if search.metric != search.params.monitor:
         params["monitor"] = search.metric
     if data_dir:
@@ -37,6 +39,6 @@ def write_best(study: SearchStudy, data_dir: str | None) -> None:
     save_json(params, target / "params.json")
     if weights := list_checkpoints(folder / "best_weights"):
         logger.info("Its setting is in %s. To train it on from its best weights:", target)
-        logger.info("  python train.py --model_dir %s --restore_file %s", target, weights[-1])
+        logger.info("  %s", command_line("train.py", "--model_dir", target, "--restore_file", weights[-1]))
     else:
         logger.info("Its setting is in %s; its weights are on %s.", target, best.user_attrs["driver"][0])

@@ -13,6 +13,7 @@ from typing import Any, Literal
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from pydantic import Field
 
+from engine.commands import command_line
 from engine.experiments import check_params, load_data_params, read_params_file
 from engine.params import (
     WITHOUT_EFFECT,
@@ -139,7 +140,7 @@ def read_search(
     Raises:
         UserError: params.json or search.json is missing, anything in them is wrong, or there is no data.
     """
-    base = read_params_file(parent_dir)
+    base = read_params_file(TASKS, parent_dir, data_dir)
     params = check_params(TASKS, base)
     file = grid_of(parent_dir, assignments) if assignments else read_search_file(parent_dir)
     for name, value in {"method": method, "num_trials": num_trials}.items():
@@ -168,7 +169,8 @@ def read_search_file(parent_dir: Path) -> JsonFile:
         raise UserError(
             f"{path}: no such file. It says what to search, such as\n"
             '  {"num_trials": 20, "space": {"learning_rate": {"min": 1e-4, "max": 1e-1, "log": true}}}\n'
-            f"For a quick grid: python search_hyperparams.py --parent_dir {parent_dir} --set learning_rate=1e-3,1e-2"
+            "For a quick grid: "
+            + command_line("search_hyperparams.py", "--parent_dir", parent_dir, "--set", "learning_rate=1e-3,1e-2")
         )
     return JsonFile.read(path)
 
@@ -203,7 +205,7 @@ def check_rest(asked: SearchFile, metric: str, base: JsonFile, params: Any) -> l
     problems = []
     if asked.metric.keys() - {"name", "goal"} or asked.metric.get("goal", "maximize") not in ("maximize", "minimize"):
         problems.append(Problem("metric", 'expected {"name": "accuracy", "goal": "maximize"}, or minimize.'))
-    if metric != params.monitor and (problem := find_problem("monitor", metric, [base.values], params)):
+    if metric != params.monitor and (problem := find_problem("monitor", metric, base.values, params)):
         problems.append(Problem("metric", problem))
     if asked.seeds > 1 and "seed" in asked.space:
         problems.append(Problem("seeds", "more than 1, while seed is searched."))
@@ -218,25 +220,13 @@ def read_space(
     """The values of each searched parameter, and what is wrong with the entries of others, with their lines."""
     space: dict[str, BaseDistribution] = {}
     problems = []
-    # A value may need another one: warmup_epochs must be below num_epochs. So the others take their ends too.
-    ends = itertools.product(*map(ends_of, asked.space.values()))
-    others = [
-        base.values,
-        *(base.values | dict(zip(asked.space, end, strict=True)) for end in itertools.islice(ends, 1000)),
-    ]
     for name, entry in asked.space.items():
         try:
-            space[name] = read_values(name, entry, asked.method == "grid", others, params)
+            space[name] = read_values(name, entry, asked.method == "grid", base.values, params)
         except UserError as error:
             line = "" if file.heading else find_line(file.path, name)
             problems.append(f"{line}{name}: {error}")
     return space, problems
-
-
-def ends_of(entry: Any) -> list[Any]:
-    if isinstance(entry, list):
-        return entry
-    return [entry.get("min"), entry.get("max")] if isinstance(entry, dict) else []
 
 
 def find_line(path: Path, name: str) -> str:
@@ -245,22 +235,13 @@ def find_line(path: Path, name: str) -> str:
     return next((f"line {i}  " for i, line in enumerate(lines, 1) if f'"{name}"' in line), "")
 
 
-def find_problem(name: str, value: Any, others: Sequence[dict[str, Any]], params: Any) -> str:
-    """Why the task refuses this value of a parameter; "" if it takes it together with any of `others`."""
-    first = ""
-    for values in others:
-        file = JsonFile(Path(), {**values, name: value})
-        validated, problems = file.check(type(params), {"task": params.task})
-        if validated is not None:
-            return ""
-        problem = next((problem for problem in problems if problem.key == name), problems[0])
-        first = first or (problem.text if problem.key == name else f"{problem.key}: {problem.text}")
-    return first
+def find_problem(name: str, value: Any, others: Mapping[str, Any], params: Any) -> str:
+    """Why the task refuses this value of a parameter, beside the values of `others`; "" if it takes it."""
+    _, problems = JsonFile(Path(), {**others, name: value}).check(type(params), {"task": params.task})
+    return next((problem.text if problem.key == name else f"{problem.key}: {problem.text}" for problem in problems), "")
 
 
-def read_values(
-    name: str, entry: Any, is_grid: bool, others: Sequence[dict[str, Any]], params: Any
-) -> BaseDistribution:
+def read_values(name: str, entry: Any, is_grid: bool, others: Mapping[str, Any], params: Any) -> BaseDistribution:
     """The distribution that `entry` describes. Raises UserError if it is none, or leaves the parameter's bounds."""
     fields = type(params).model_fields
     if name not in fields:

@@ -190,6 +190,16 @@ def test_schedules() -> None:
     assert plateau[::10] == pytest.approx([1, 1, 1, 0.5, 0.5, 0.25, 0.25, 0.125])
 
 
+@pytest.mark.parametrize("scheduler", ["none", "onecycle"])
+def test_warmup_is_shortened_in_a_short_run(scheduler: str, caplog: pytest.LogCaptureFixture) -> None:
+    common: dict[str, Any] = {"learning_rate": 1.0, "num_epochs": 3, "scheduler": scheduler}
+    with caplog.at_level("INFO"):
+        assert rates(Params(**common, warmup_epochs=4)) == rates(Params(**common, warmup_epochs=1.5))
+    assert [record.message for record in caplog.records] == [
+        "The warm-up is shortened from 4 to 1.5 epochs, half of the run."
+    ]
+
+
 @pytest.mark.parametrize("scheduler", ["none", "step", "cosine", "plateau"])
 def test_warmup_rises_to_the_rate_without_it(scheduler: str) -> None:
     common: dict[str, Any] = {"learning_rate": 1.0, "num_epochs": 8, "scheduler": scheduler}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import io
 import json
@@ -681,6 +682,44 @@ def test_divergence_where_nobody_waits(experiment: Experiment, optimizer: str) -
         step(1.0)
     with pytest.raises(Diverged, match="Step 2 "):
         step(1.0)
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "nadam"])
+def test_an_optimizer_that_cannot_skip_a_step_is_waited_for(
+    experiment: Experiment, monkeypatch: pytest.MonkeyPatch, optimizer: str
+) -> None:
+    """On a GPU. Of these two, torch has a fused kernel, which can skip, for adam only."""
+    loaded = load_experiment(TASKS, experiment(optimizer=optimizer))
+    loader = fetch_dataloaders(loaded.task, ["train"], loaded.params)["train"]
+    monkeypatch.setattr(engine_run, "choose_precision", lambda *_: torch.float32)
+    run = Run(loaded, loaded.task.Net(loaded.params), {"train": loader}, torch.device("cuda"))
+    with contextlib.nullcontext() if optimizer == "adam" else pytest.raises(Diverged, match="Step 1 "):
+        run.check_finite(torch.tensor(float("nan")), torch.tensor(1.0))
+    assert (optimizer == "adam") == bool(run.unchecked and getattr(run.optimizer, "found_inf", 0))
+
+
+def test_weights_that_overflow_are_not_saved(experiment: Experiment) -> None:
+    """Loss and gradient of the step are finite, and a checkpoint is due right after it."""
+    model_dir = experiment(learning_rate=1e45, optimizer="sgd", checkpoint_minutes=1e-9)
+    result = run("train", "--model_dir", model_dir)
+    assert result.status == 3
+    for word in ("Step 1: some weights of ", "fc2.weight", "NaN or infinite", "--set learning_rate=1e+44"):
+        assert word in result.err
+    assert read_json(model_dir / "run.json")["status"] == "diverged"
+    assert not list(model_dir.rglob("*.pt"))
+
+
+@pytest.mark.parametrize("commit", ["0123abc", None])
+def test_code_that_changed_is_said(experiment: Experiment, monkeypatch: pytest.MonkeyPatch, commit: str | None) -> None:
+    """Unless nobody knows the code that the run began with."""
+    model_dir = experiment()
+    real = engine_start.describe_run
+    monkeypatch.setattr(engine_start, "describe_run", lambda *args: {**real(*args), "git_commit": commit})
+    assert stop_after(3, model_dir, monkeypatch).status == 143
+    monkeypatch.setattr(engine_start, "describe_run", lambda *args: {**real(*args), "git_commit": "4567def"})
+    out = train_ok(model_dir)
+    assert ("git_commit: 0123abc then, 4567def now" in out) == (commit is not None)
+    assert "by rounding" not in out
 
 
 # ------------------------------------------------------------------------------- two runs in one folder

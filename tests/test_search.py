@@ -557,11 +557,8 @@ def test_a_trial_that_fails_does_not_end_the_search(parent: Parent) -> None:
 
 
 def test_five_failures_for_the_same_reason_end_it(parent: Parent) -> None:
-    """Each value is fine by itself, but not together with the others."""
-    space = {"num_epochs": [1, 2], "warmup_epochs": [3, 4, 5, 6]}
-    folder = parent({"num_epochs": 9}, method="grid", space=space)
-    result = search(folder)
-    refused(result, "5 trials in a row failed for the same reason", "expected less than num_epochs")
+    folder = parent({"optimizer": "sgd"}, method="grid", space={"learning_rate": [1e20 * 2**n for n in range(8)]})
+    refused(search(folder), "5 trials in a row failed for the same reason", "the norm of its gradient")
     assert states(folder).count("FAIL") == 5
 
 
@@ -696,13 +693,6 @@ def test_out_of_memory(parent: Parent) -> None:
     assert sorted(states(folder)) == ["COMPLETE", "FAIL"]
     assert "can't allocate memory" in result.out
     assert "a smaller batch_size or network" in (folder / "num_channels_1000000" / "console.txt").read_text()
-
-
-def test_what_a_value_needs_may_be_another_that_is_searched(parent: Parent) -> None:
-    space = {"num_epochs": [20, 30], "warmup_epochs": [6.0]}
-    assert search_space.read_search(parent({"num_epochs": 5}, method="grid", space=space)).num_trials == 2
-    space = {"num_epochs": [2, 3], "warmup_epochs": [6.0]}
-    refused(search(parent({"num_epochs": 5}, method="grid", space=space)), "expected less than num_epochs (5), got 6")
 
 
 @pytest.mark.parametrize("searched", [[4, 60], {"min": 4, "max": 60}])

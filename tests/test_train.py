@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import re
+import shlex
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -15,18 +16,24 @@ import torch
 from PIL import Image
 
 import engine.run as engine_run
-from engine.experiments import load_experiment
+from engine.checkpoints import list_checkpoints
+from engine.experiments import check_params, load_experiment
 from engine.loaders import fetch_dataloaders
+from engine.params import JsonFile
 from engine.ranking import best_epoch
 from model import TASKS
 from tests.conftest import (
+    ROOT,
     assert_same_weights,
     draw_photo,
     last_checkpoint,
     read_json,
     refused,
     run,
+    spoil,
+    stop_after,
     train_ok,
+    write_params,
 )
 
 Experiment = Callable[..., Path]
@@ -80,6 +87,23 @@ def test_tensorboard(trained: Path) -> None:
     for split, folder in (("train", "train_summaries"), ("val", "eval_summaries")):
         values = [event.value for event in found[folder]["loss"]]
         assert values == pytest.approx([entry[split]["loss"] for entry in history], rel=1e-6)
+
+
+def test_gradient_norms_are_those_before_clipping(experiment: Experiment) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    norms = []
+    for clip in (0.0, 1e-3):
+        model_dir = experiment(f"clip_{clip}", num_epochs=1, save_summary_steps=1, clip_grad_norm=clip)
+        train_ok(model_dir)
+        events = EventAccumulator(str(model_dir / "train_summaries"))
+        events.Reload()
+        names = [tag for tag in events.Tags()["scalars"] if tag.startswith("gradient_norm")]
+        norms.append({name: events.Scalars(name)[0].value for name in names})  # of the first step
+    assert norms[1] == pytest.approx(norms[0], rel=1e-4)
+    total = norms[0].pop("gradient_norm")
+    assert total == pytest.approx(sum(norm**2 for norm in norms[0].values()) ** 0.5, rel=1e-4)
+    assert total > 0.01
 
 
 def test_only_the_last_five_are_kept(experiment: Experiment) -> None:
@@ -159,6 +183,35 @@ def test_more_epochs_go_on(experiment: Experiment) -> None:
     assert "Going on after epoch 2" in train_ok(model_dir)
     train_ok(whole)
     assert_same_weights(model_dir, whole)
+
+
+def test_set_raises_the_number_of_epochs(experiment: Experiment, tmp_path: Path) -> None:
+    """Of a run that `--base` has begun. What is not assigned stays as it is there."""
+    base, whole, new = experiment("base"), experiment("whole", num_epochs=4), tmp_path / "new"
+    train_ok(new, "--base", base)
+    assert "Going on after epoch 2" in train_ok(new, "--base", base, "--set", "num_epochs=4")
+    assert "finished, 4 epochs" in train_ok(new, "--base", base)
+    train_ok(whole)
+    assert_same_weights(new, whole)
+
+
+def test_set_does_not_raise_the_number_of_epochs_of_a_stretched_schedule(
+    experiment: Experiment, tmp_path: Path
+) -> None:
+    base, new = experiment("base", scheduler="onecycle"), tmp_path / "new"
+    train_ok(new, "--base", base)
+    before = (new / "params.json").read_text()
+    result = run("train", "--model_dir", new, "--base", base, "--set", "num_epochs=4")
+    refused(result, "num_epochs: 2 then, 4 now", "onecycle stretches", "--restart")
+    assert (new / "params.json").read_text() == before
+
+
+@pytest.mark.parametrize("name", ["base_model", "signs_resnet", "ner_bilstm_crf"])
+def test_a_shipped_experiment_takes_any_number_of_epochs(name: str) -> None:
+    """The first thing that a newcomer tries."""
+    file = JsonFile.read(ROOT / "experiments" / name / "params.json")
+    file.override(["num_epochs=1"])
+    assert check_params(TASKS, file).num_epochs == 1
 
 
 def test_other_parameters_do_not_go_on(experiment: Experiment) -> None:
@@ -313,6 +366,63 @@ def test_checkpoint_is_plain_values(trained: Path) -> None:
 
 
 # -------------------------------------------------------------------------------------------- bad input
+
+
+def pasted(text: str) -> list[list[str]]:
+    """The words of each command that `text` proposes, as a shell reads them."""
+    return [shlex.split(command) for command in re.findall(r"python \w+\.py .*", text)]
+
+
+def test_proposed_commands_can_be_pasted(
+    experiment: Experiment, monkeypatch: pytest.MonkeyPatch, data: Path, tmp_path: Path
+) -> None:
+    """Also where folders have blanks in their names."""
+    built = data.rename(tmp_path / "my data")
+    model_dir = experiment("my runs", data_dir=str(built))
+    where = ["--model_dir", str(model_dir)]
+    assert pasted(stop_after(3, model_dir, monkeypatch).out) == [["python", "train.py", *where]]
+    write_params(model_dir, data_dir=str(built), learning_rate=0.5)
+    new = ["--model_dir", "NEW", "--base", str(model_dir)]
+    weights = ["--restore_file", str(list_checkpoints(model_dir / "last_weights")[-1])]
+    assert pasted(run("train", *where).err) == [["python", "train.py", *new, "--data_dir", str(built), *weights]]
+    assert pasted(run("train", *where, "--set", "seed=3").err) == [["python", "train.py", *new, "--set", "seed=3"]]
+    assert pasted(run("train", *where, "--restart").out) == [["python", "evaluate.py", *where]]
+    write_params(model_dir, data_dir=str(built), learning_rate=1e30, optimizer="sgd")
+    with monkeypatch.context() as patch:
+        spoil(patch, "image_classification", 1, lambda loss, _: loss * float("nan"))
+        smaller = ["--set", "learning_rate=1e+29", "clip_grad_norm=1"]
+        proposed = [["python", "train.py", *new, "--data_dir", str(built), *smaller]]
+        assert pasted(run("train", *where, "--restart").err) == proposed
+    assert pasted(run("evaluate", *where).err) == [["python", "train.py", *where]]
+    build = ["python", "build_dataset.py", "--task", "image_classification", "--output_dir", str(tmp_path / "no data")]
+    proposed = [[*build, "--data_dir", "RAW_FILES"], [*build, "--sample"]]
+    assert pasted(run("train", *where, "--data_dir", tmp_path / "no data").err) == proposed
+    search = ["--parent_dir", str(model_dir), "--set", "learning_rate=1e-3,1e-2"]
+    proposed = [["python", "search_hyperparams.py", *search]]
+    assert pasted(run("search_hyperparams", "--parent_dir", model_dir).err) == proposed
+
+
+def test_built_data_set_can_be_trained_on_by_what_is_printed(photos: Path, tmp_path: Path) -> None:
+    output = ["--output_dir", tmp_path / "my photos"]
+    result = run("build_dataset", "--data_dir", photos, "--size", "16", *output)
+    train = ["--model_dir", "experiments/my photos", "--base", "experiments/base_model", "--data_dir", str(output[1])]
+    assert pasted(result.out) == [["python", "train.py", *train]]
+
+
+def test_raw_files_are_not_built_yet(experiment: Experiment, photos: Path) -> None:
+    result = run("train", "--model_dir", experiment(), "--data_dir", photos)
+    build = ["build_dataset.py", "--task", "image_classification", "--data_dir", str(photos)]
+    assert pasted(result.err) == [["python", *build, "--output_dir", str(photos.parent / "built_SIGNS")]]
+
+
+@pytest.mark.parametrize("command", ["train", "evaluate", "search_hyperparams"])
+def test_no_experiment_proposes_one_for_the_data(command: str, shared_text: Path, tmp_path: Path) -> None:
+    flag = "--parent_dir" if command == "search_hyperparams" else "--model_dir"
+    result = run(command, flag, tmp_path / "nowhere", "--data_dir", shared_text)
+    refused(result, "nowhere/params.json: no such file", "--base experiments/ner_bilstm_crf (sequence_tagging)")
+    assert "image_classification" not in result.err
+    result = run(command, flag, tmp_path / "nowhere")
+    refused(result, "--base experiments/base_model (image_classification), --base experiments/ner_bilstm_crf")
 
 
 @pytest.mark.parametrize("command", ["train", "evaluate"])
