@@ -6,9 +6,11 @@ python evaluate.py --model_dir experiments/base_model
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import Any
 
+import engine  # noqa: F401  before torch, see there
+
+# isort: split
 import torch
 from torch import nn
 from torch.utils.data import DataLoader
@@ -19,7 +21,7 @@ from engine.devices import autocast, choose_device, choose_precision
 from engine.experiments import check_same_data, load_experiment
 from engine.loaders import batches_on, fetch_dataloaders
 from engine.metrics import totals_of
-from engine.reports import Report, report_of
+from engine.reports import Report, names_of_results, report_of
 from engine.tasks import Task
 from model import TASKS
 from utils import Progress, check_writable, logger, save_json, set_logger
@@ -69,16 +71,10 @@ def main() -> None:
     numbers = evaluate(net, loader, task, params, device, report)
 
     logger.info("%s on the %s split of %s:", checkpoint["path"], args.split, params.data_dir)
-    # predictions_test.csv and metrics_test_best_weights.json; of other weights predictions_test_last_weights.csv
-    is_named = args.restore_file in ("best", "last")
-    weights = f"{args.restore_file}_weights" if is_named else Path(checkpoint["path"]).stem
-    suffix = "" if args.restore_file == "best" else f"_{weights}"
-    if checkpoint.get("data", {}).get("digest") != params.data.digest:  # results on other data have names of their own
-        weights, suffix = (f"{name}_on_{Path(params.data_dir).name}" for name in (weights, suffix))
-    logger.info("\n%s\n", report.write(model_dir, f"{args.split}{suffix}"))
+    predictions, metrics = names_of_results(args.split, args.restore_file, checkpoint, params)
+    logger.info("\n%s\n", report.write(model_dir, predictions))
     logger.info("  ".join(f"{name} {value:.4f}" for name, value in numbers.items()))
-    split = "eval" if args.split == "val" else args.split  # train.py writes metrics_eval_best_weights.json as well
-    save_json({"epoch": checkpoint.get("epoch"), **numbers}, model_dir / f"metrics_{split}_{weights}.json")
+    save_json({"epoch": checkpoint.get("epoch"), **numbers}, model_dir / metrics)
 
 
 if __name__ == "__main__":

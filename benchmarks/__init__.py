@@ -1,0 +1,3 @@
+"""Speed, accuracy and faults, measured."""
+
+import engine  # noqa: F401  before torch, see there

@@ -47,7 +47,7 @@ class Dataset(TorchDataset[Any], ABC):
     folder: Path
     kind = "example"
     labels: Any
-    lengths: Tensor | None = None
+    lengths: np.ndarray | Tensor | None = None
 
     @abstractmethod
     def __len__(self) -> int:
@@ -234,7 +234,7 @@ def fetch_dataloaders(
             raise TypeError(f"the Dataset of {task.name} does not set {missing[0]}: see docs/adding_a_task.md")
         if not params.num_workers:
             dataset.to(device)
-        lengths = None if dataset.lengths is None else dataset.lengths.numpy()
+        lengths = None if dataset.lengths is None else np.asarray(dataset.lengths)
         loaders[split] = Loader(
             dataset,
             batch_sampler=BatchSampler(len(dataset), params.batch_size, training, params.seed, lengths),

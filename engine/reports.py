@@ -57,6 +57,20 @@ def report_of(task: Task, loader: DataLoader[Any], params: Any) -> Report:
     return (LabelReport if labels.ndim == 2 else ClassReport)(loader, params)
 
 
+def names_of_results(split: str, restore_file: str, checkpoint: dict[str, Any], params: Any) -> tuple[str, str]:
+    """The `name` of a report, and the file of its metrics: `test`, and `metrics_test_best_weights.json`.
+
+    Other weights than the best, and other data than the weights were trained on, have names of their own, so that
+    nothing is overwritten: `test_last_weights_on_other`, and `metrics_test_last_weights_on_other.json`.
+    """
+    weights = f"{restore_file}_weights" if restore_file in ("best", "last") else Path(checkpoint["path"]).stem
+    is_same_data = checkpoint.get("data", {}).get("digest") == params.data.digest
+    data = "" if is_same_data else f"_on_{Path(params.data_dir).resolve().name}"
+    file_split = "eval" if split == "val" else split  # train.py writes metrics_eval_best_weights.json as well
+    name = split if restore_file == "best" else f"{split}_{weights}"
+    return name + data, f"metrics_{file_split}_{weights}{data}.json"
+
+
 def suffix(name: str) -> str:
     """What a split's pictures have behind their name; nothing for those of test."""
     return "" if name == "test" else f"_{name}"

@@ -63,12 +63,12 @@ class CRF(nn.Module):
         """The logarithm of the sum of exp(score) over all tag sequences, by the forward algorithm (Rabiner 1989,
         "A tutorial on hidden Markov models", equations 19-21): batch_size numbers."""
         transition, first = self._scores()
-        at_word = logits.unbind(1)
+        at_word, is_inside = logits.unbind(1), inside(lengths, logits.shape[1])
         alpha = first + at_word[0]  # batch_size x num_tags: sequences so far, by their last tag
         for step in range(1, len(at_word)):
             # batch_size x from x 1  +  from x to, summed over from
             longer = (alpha.unsqueeze(2) + transition).logsumexp(dim=1) + at_word[step]  # batch_size x num_tags
-            alpha = torch.where((step < lengths).unsqueeze(1), longer, alpha)
+            alpha = torch.where(is_inside[step], longer, alpha)
         return (alpha + self.last).logsumexp(dim=1)
 
     @torch.no_grad()
@@ -80,17 +80,22 @@ class CRF(nn.Module):
         """
         transition, first = self._scores()
         at_word = logits.unbind(1)
+        is_inside = inside(lengths, len(at_word))
         best = first + at_word[0]  # batch_size x num_tags: the best score so far, by last tag
-        stay = torch.arange(logits.shape[2], device=logits.device).expand_as(best)
         came_from = []
         for step in range(1, len(at_word)):
             longer, previous = (best.unsqueeze(2) + transition).max(dim=1)  # batch_size x num_tags
-            inside = (step < lengths).unsqueeze(1)
-            best = torch.where(inside, longer + at_word[step], best)
-            came_from.append(torch.where(inside, previous, stay))
+            best = torch.where(is_inside[step], longer + at_word[step], best)
+            came_from.append(previous)
         tag = (best + self.last).argmax(dim=1, keepdim=True)  # batch_size x 1
         path = [tag]
-        for previous in reversed(came_from):
-            tag = previous.gather(1, tag)
+        for step in reversed(range(1, len(at_word))):
+            tag = torch.where(is_inside[step], came_from[step - 1].gather(1, tag), tag)
             path.append(tag)
         return torch.cat(path[::-1], dim=1)
+
+
+def inside(lengths: Tensor, length: int) -> tuple[Tensor, ...]:
+    """For each step, batch_size x 1: whether the sequence is that long."""
+    steps = torch.arange(length, device=lengths.device)
+    return (steps[:, None, None] < lengths[:, None]).unbind()

@@ -1,7 +1,8 @@
 """data_dir -> batches.
 
-A split is read once into flat tensors, a number per word, however long the sentences are. A batch is a few indexing
-operations; sentences of like length go together, so that little of it is padding.
+A split is read once into flat arrays, a number per word, however long the sentences are. A batch is a few indexing
+operations, by NumPy, since on so few numbers a call of torch takes several times as long. Sentences of like length go
+together, so that little of a batch is padding.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -51,7 +53,7 @@ class Dataset(BaseDataset):
         starts, lengths: num_sentences first words and numbers of words.
     """
 
-    lengths: Tensor
+    lengths: np.ndarray
 
     def __init__(self, data_dir: Path, split: str, params: Params, training: bool = False):
         self.folder = data_dir / split
@@ -73,12 +75,12 @@ class Dataset(BaseDataset):
                 if tag not in tag_numbers:
                     raise UserError(f"{pair.place}: the tag {tag} is not in tags.txt ({', '.join(data.tags)[:200]}).")
                 labels.append(tag_numbers[tag])
-        self.spellings, self.labels = torch.tensor([*words, 0]), torch.tensor([*labels, NO_TAG])
-        self.lengths = torch.tensor([len(pair.words) for pair in pairs])
-        self.starts = self.lengths.cumsum(0) - self.lengths
+        self.spellings, self.labels = np.array([*words, 0]), np.array([*labels, NO_TAG])
+        self.lengths = np.array([len(pair.words) for pair in pairs])
+        self.starts = self.lengths.cumsum() - self.lengths
         vocabulary = params.vocabulary
-        numbers = torch.tensor([vocabulary.get(params.normalize(word), UNK) for word in spellings])
-        self.words = torch.cat([numbers[self.spellings[:-1]], torch.tensor([PAD])])
+        numbers = np.array([vocabulary.get(params.normalize(word), UNK) for word in spellings])
+        self.words = np.append(numbers[words], PAD)
         self.seed, self.word_dropout = params.seed, params.word_dropout * training
         self.epoch = -1  # of dropped_words
         self.dropped_words = self.words
@@ -100,7 +102,7 @@ class Dataset(BaseDataset):
 
     def digest(self) -> str:
         """Of all words and labels."""
-        digest = hashlib.sha256(self.labels.numpy().tobytes())
+        digest = hashlib.sha256(self.labels.tobytes())
         for sentence in self.sentences:
             digest.update(" ".join([*sentence, "\n"]).encode())
         return digest.hexdigest()
@@ -109,20 +111,23 @@ class Dataset(BaseDataset):
         return f"lines {', '.join(str(index + 1) for index in indices)} of {self.folder / 'sentences.txt'}"
 
     def __getitems__(self, batch: Batch) -> tuple[dict[str, Tensor], Tensor]:
-        starts, lengths = self.starts[batch.indices].unsqueeze(1), self.lengths[batch.indices]
-        steps = torch.arange(int(lengths.max()))
-        at = (starts + steps).where(steps < lengths.unsqueeze(1), len(self.words) - 1)  # batch_size x length
-        inputs = {"words": self.words_of_epoch(batch.epoch)[at], "lengths": lengths}
+        indices = batch.indices.numpy()
+        starts, lengths = self.starts[indices, None], self.lengths[indices]
+        steps = np.arange(lengths.max())
+        at = np.where(steps < lengths[:, None], starts + steps, len(self.words) - 1)  # batch_size x length
+        words = self.words_of_epoch(batch.epoch).take(at)
+        inputs = {"words": torch.from_numpy(words), "lengths": torch.from_numpy(lengths)}
         if self.chars is not None:
-            different, inputs["spellings"] = self.spellings[at].unique(return_inverse=True)
+            spellings = torch.from_numpy(self.spellings.take(at))
+            different, inputs["spellings"] = spellings.unique(return_inverse=True)
             # oneDNN prepares and keeps a kernel for every new shape. Rounding up makes few different shapes.
             different = F.pad(different, (0, -len(different) % 64))
             chars = self.chars[different]  # num_spellings x as many as the longest word of the split has
             longest = int((chars != PAD).sum(dim=1).max())
             inputs["chars"] = chars[:, : -(-longest // 4) * 4].long()
-        return inputs, self.labels[at]
+        return inputs, torch.from_numpy(self.labels.take(at))
 
-    def words_of_epoch(self, epoch: int) -> Tensor:
+    def words_of_epoch(self, epoch: int) -> np.ndarray:
         """`words`, with some of them replaced by UNK, so that the vector of the unknown word is trained.
 
         A word is unknown everywhere in a sentence or nowhere (Gal & Ghahramani 2016, section 4.2), and rare words more
@@ -133,11 +138,11 @@ class Dataset(BaseDataset):
             return self.words
         if self.epoch != epoch:
             words = self.words[:-1]
-            counts = words.bincount()
+            counts = np.bincount(words)
             rng = make_rng(self.seed, epoch, WORD_DROPOUT)
-            of_word, of_sentence = (torch.from_numpy(rng.random(n)) for n in (len(counts), len(self)))
-            draws = (of_word[words] + of_sentence.repeat_interleave(self.lengths)) % 1  # uniform, like the two of them
+            of_word, of_sentence = rng.random(len(counts)), rng.random(len(self))
+            draws = (of_word[words] + of_sentence.repeat(self.lengths)) % 1  # uniform, like the two of them
             dropped = draws < (self.word_dropout / (self.word_dropout + counts))[words]
-            self.dropped_words = torch.cat([words.masked_fill(dropped, UNK), self.words[-1:]])
+            self.dropped_words = np.append(np.where(dropped, UNK, words), PAD)
             self.epoch = epoch
         return self.dropped_words

@@ -167,9 +167,10 @@ def count_entities(batches: list[tuple[Tensor, Tensor, Tensor]]) -> Tensor:
         3 counts: correct, predicted, labelled.
     """
     _, continues, types = batches[0]
-    tags = torch.cat([tags for tags, _, _ in batches], dim=1)  # 2 x all words, as all that follows
-    kind = types[tags]
-    is_continued = F.pad(continues[tags[:, :-1], tags[:, 1:]], (1, 0))  # the entity of the word before
+    tags = torch.cat([tags for tags, _, _ in batches], dim=1) % len(types)  # 2 x all words, as all that follows
+    kind = look_up(types, tags)
+    pairs = tags[:, :-1] * len(types) + tags[:, 1:]
+    is_continued = F.pad(look_up(continues.flatten(), pairs), (1, 0))  # the entity of the word before
     starts = (kind >= 0) & ~is_continued
     steps = torch.arange(tags.shape[1] + 1, device=tags.device)
     stops = steps.where(~F.pad(is_continued, (0, 1)), len(steps))  # where no entity continues
@@ -177,6 +178,11 @@ def count_entities(batches: list[tuple[Tensor, Tensor, Tensor]]) -> Tensor:
     predicted_entity, labelled_entity = torch.stack([kind, end]).where(starts, -1).unbind(1)
     correct = (predicted_entity == labelled_entity).all(dim=0) & starts[0]
     return torch.stack([correct, *starts]).sum(dim=1)
+
+
+def look_up(table: Tensor, indices: Tensor) -> Tensor:
+    """table[indices], for a table of one dimension; several times as fast."""
+    return table.index_select(0, indices.flatten()).view_as(indices)
 
 
 def precision(counts: Tensor) -> float:
