@@ -67,11 +67,11 @@ def main() -> None:
     with opened_study(search, args.storage, prune=search.prune and not args.no_prune) as study:
         set_logger(parent_dir / "search.log")
         logger.info("%d trials, %d at once, by %s", search.num_trials, jobs, search.method)
-        Driver(study, runner, jobs, args.data_dir, args.device).search_all()
+        Driver(study, runner, jobs, args.device).search_all()
         print(write_tables(find_results(parent_dir), "markdown"))
         page = parent_dir / "report.html"
         logger.info("A page of it: python synthesize_results.py --parent_dir %s --html %s", parent_dir, page)
-        write_best(study, args.data_dir)
+        write_best(study)
 
 
 if __name__ == "__main__":

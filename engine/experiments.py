@@ -66,7 +66,7 @@ def plan_experiment(
     """The params.json of an experiment that varies another: that of `base` with `key=value` assignments applied.
 
     If `model_dir` has a params.json, it must agree with `base` and `assignments`, except for parameters that do not
-    affect what is learnt (WITHOUT_EFFECT): they get their new values, but `data_dir` stays.
+    affect what is learnt (WITHOUT_EFFECT): they get their new values. Without `data_dir`, the file keeps its own.
 
     Returns:
         The values to write, or None if the file says the same already.
@@ -77,10 +77,10 @@ def plan_experiment(
     file = read_params_file(base)
     file.override(assignments)
     params = check_params(tasks, file)
-    path = model_dir / "params.json"
+    path, asked_data = model_dir / "params.json", {"data_dir": data_dir} if data_dir else {}
     if path.exists():
         there = JsonFile.read(path).values
-        asked = file.values | {name: there[name] for name in {"data_dir"} & there.keys()}
+        asked = file.values | {name: there[name] for name in {"data_dir"} & there.keys()} | asked_data
         changed = differences(there, asked, ("there", "asked for"), missing="default")
         if changed.keys() - WITHOUT_EFFECT:
             raise UserError(
@@ -89,7 +89,7 @@ def plan_experiment(
             )
         return asked if changed else None
     load_data_params(tasks[params.task], Path(data_dir or params.data_dir))  # fail now if the data set is missing
-    return file.values | ({"data_dir": data_dir} if data_dir else {})
+    return file.values | asked_data
 
 
 def read_params(tasks: Tasks, model_dir: Path) -> Any:

@@ -303,6 +303,32 @@ def test_what_has_no_effect_may_change(parent: Parent) -> None:
     assert "Going on" in (folder / "learning_rate_0.001" / "train.log").read_text()
 
 
+@pytest.mark.parametrize("how", ["--data_dir", "params.json"])
+def test_data_that_were_moved(parent: Parent, data: Path, tmp_path: Path, how: str) -> None:
+    """Trials that are new, and those that were interrupted in their second seed, find them where they are now."""
+    params = {"num_epochs": 25, "data_dir": str(data)}
+    space = {"method": "grid", "seeds": 2, "prune": False, "space": {"learning_rate": [1e-3, 1e-2, 3e-2]}}
+    folder = parent(params, **space)
+    folders = [folder / f"learning_rate_{rate}-seed_{seed}" for rate in (0.001, 0.01, 0.03) for seed in (230, 231)]
+    assert interrupted_search(folder, (folders[1] / "history.jsonl").exists).status == 143
+    assert read_json(folders[1] / "run.json")["status"] == "interrupted"
+    assert not folders[4].exists()
+    moved = data.rename(tmp_path / "moved")
+    refused(search(folder), f"{data}: no data set here")
+    if how == "params.json":
+        parent(params | {"data_dir": str(moved)}, **space)
+    result = search(folder, *(["--data_dir", moved] if how == "--data_dir" else []))
+    assert result.status == 0, result.out + result.err
+    assert states(folder) == ["COMPLETE"] * 3
+    assert "Going on" in (folders[1] / "train.log").read_text()
+    for run_folder in (*folders, folder / "best"):
+        assert read_json(run_folder / "params.json")["data_dir"] == str(moved)
+    assert "finished" in train_ok(folders[1])
+    train_ok(folder / "best")
+    data = moved.rename(data)
+    assert f"{folder / 'best'} was trained already" in search(folder, "--data_dir", data).out
+
+
 def test_other_data_are_another_study(parent: Parent, shared_data: Path, tmp_path: Path) -> None:
     folder = parent({"num_epochs": 1}, method="grid", space={"learning_rate": [1e-3]})
     assert search(folder).status == 0
