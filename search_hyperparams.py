@@ -60,7 +60,7 @@ def main() -> None:
     args = parse_args()
     parent_dir = Path(args.parent_dir)
     search = read_search(parent_dir, args.set, args.method, args.num_trials, args.data_dir)
-    gpus = [] if args.device == "cpu" else list_gpus()
+    gpus = list_gpus(args.device)
     jobs = min(choose_jobs(args.jobs, gpus), search.num_trials)
     task_modules = [f"model.{search.params.task}.{name}" for name in TASK_FILES]
     runner = Runner("train", jobs, gpus, preload=[*PRELOAD, *task_modules])

@@ -21,6 +21,7 @@ from typing import Any
 
 import optuna
 import pytest
+import torch
 from optuna.trial import TrialState
 from pydantic import Field
 from sqlalchemy import text
@@ -28,11 +29,12 @@ from sqlalchemy import text
 import search.driver as search_driver
 import search.space as search_space
 import search.study as search_study
+import search.workers as search_workers
 from engine.locks import locked
 from engine.params import TrainingParams
 from search.driver import Driver
 from search.trials import Trial
-from search.workers import Runner, Worker, choose_jobs, count_cores, list_gpus
+from search.workers import Runner, Worker, choose_jobs, count_cores, list_gpus, work
 from tests.conftest import ROOT, Result, assert_same_weights, read_json, refused, run, train_ok, write_params
 from utils import UserError
 
@@ -739,14 +741,99 @@ def test_the_first_rung_is_within_the_shortest_run(parent: Parent, searched: Any
     assert search_space.read_search(folder).first_rung == 25
 
 
-def test_each_run_has_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+@pytest.fixture
+def machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., None]:
+    """`machine(hip="6.4", torch="0\\n1")` acts one: what torch was built for, and what torch or nvidia-smi lists."""
+    for name in ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES"):
+        monkeypatch.delenv(name, raising=False)
+
+    def script(name: str, listed: str | None) -> str:
+        path = tmp_path / name
+        path.write_text("#!/bin/sh\n" + ("exit 1" if listed is None else f"printf '{listed}\\n'"))
+        path.chmod(0o755)
+        return str(path)
+
+    def act(
+        cuda: str | None = None,
+        hip: str | None = None,
+        torch: str | None = None,
+        nvidia_smi: str | None = None,
+        platform: str = "linux",
+    ) -> None:
+        monkeypatch.setattr(search_workers, "torch_build", lambda: {"cuda": cuda, "hip": hip})
+        monkeypatch.setattr(search_workers.sys, "executable", script("python", torch))
+        monkeypatch.setattr(search_workers.sys, "platform", platform)
+        script("nvidia-smi", nvidia_smi)
+        monkeypatch.setenv("PATH", f"{tmp_path}:/bin:/usr/bin")
+
+    return act
+
+
+def test_gpus_without_nvidia_smi(machine: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Torch is asked, where it may know of one."""
+    machine(hip="6.4", torch="0 1")
+    assert list_gpus() == list_gpus("cuda") == ["0", "1"]
+    monkeypatch.setenv("HIP_VISIBLE_DEVICES", "2, 3")
+    assert list_gpus() == ["2", "3"]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "7")  # ROCm prefers its own name
+    assert list_gpus() == ["2", "3"]
+    machine(cuda="13.0", torch="0")
+    assert list_gpus() == ["7"]
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    monkeypatch.delenv("HIP_VISIBLE_DEVICES")
+    monkeypatch.setattr(os.path, "exists", lambda path: path == "/dev/nvidiactl")  # a container, say
+    assert list_gpus() == ["0"]
+    machine(torch="0", platform="darwin")
+    assert list_gpus() == list_gpus("mps") == ["0"]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")  # says nothing about a Mac's GPU
+    assert list_gpus() == ["0"]
+    assert list_gpus("cpu") == []
+
+
+def test_a_machine_without_a_gpu(machine: Callable[..., None], monkeypatch: pytest.MonkeyPatch, parent: Parent) -> None:
+    """Torch is not asked, unless a GPU is asked for. Then the search ends before it begins."""
+    monkeypatch.setattr(os.path, "exists", lambda _: False)
+    for cuda in (None, "13.0"):
+        machine(cuda=cuda, torch="9")
+        assert list_gpus() == []
+    machine(cuda="13.0")
+    folder = parent(method="grid", space=GOOD)
+    for device in ("cuda", "mps"):
+        refused(search(folder, "--device", device), f"--device {device}: not available here")
+    machine(cuda="13.0", nvidia_smi="0", torch="0")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert list_gpus() == []
+    refused(search(folder, "--device", "cuda"), "--device cuda: not available here")
+    assert sorted(path.name for path in folder.iterdir()) == ["params.json", "search.json"]
+
+
+def test_what_torch_was_built_for() -> None:
+    build = search_workers.torch_build()
+    assert (build["cuda"], build["hip"]) == (torch.version.cuda, torch.version.hip)
+    listed = search_workers.ask(sys.executable, "-c", search_workers.LIST_GPUS, "auto")
+    assert len(listed) == (torch.cuda.device_count() or torch.backends.mps.is_available())
+
+
+def test_a_run_sees_its_gpu_alone(machine: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "setsid", lambda: None)
+    monkeypatch.setattr(search_workers, "is_locked", lambda _: True)  # it ends before it trains
+    for hip, name in ((None, "CUDA_VISIBLE_DEVICES"), ("6.4", "HIP_VISIBLE_DEVICES")):
+        machine(hip=hip)
+        monkeypatch.setenv("HIP_VISIBLE_DEVICES", "2,3")
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,3")
+        with pytest.raises(SystemExit):
+            work("train", "", [], "3")
+        assert os.environ[name] == "3"
+
+
+def test_each_run_has_a_gpu_of_its_own(
+    machine: Callable[..., None], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     """`nvidia-smi` is a script here. The GPU that a run sees is set before CUDA starts."""
-    script = tmp_path / "nvidia-smi"
-    script.write_text("#!/bin/sh\nprintf '0\\n1\\n2\\n'\n")
-    script.chmod(0o755)
-    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    machine(cuda="13.0", nvidia_smi="0\\n1\\n2")
     assert list_gpus() == ["0", "1", "2"]
+    machine(nvidia_smi="0")  # of which a torch for CPUs knows nothing
+    assert list_gpus() == []
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,GPU-8ab")
     assert list_gpus() == ["2", "GPU-8ab"]
     assert choose_jobs(None, list_gpus()) == 2
