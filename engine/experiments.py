@@ -177,7 +177,7 @@ def read_run(model_dir: Path) -> dict[str, Any]:
 def read_history(model_dir: Path) -> list[dict[str, Any]]:
     """The entries of history.jsonl, one per epoch; an empty list if it is missing or damaged."""
     try:
-        return [json.loads(line) for line in (model_dir / "history.jsonl").read_text().splitlines()]
+        return [json.loads(line) for line in (model_dir / "history.jsonl").read_text(encoding="utf-8").splitlines()]
     except (OSError, ValueError):
         return []
 

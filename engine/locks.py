@@ -40,7 +40,7 @@ def locked(model_dir: Path) -> Iterator[None]:
     except Timeout:
         there: dict[str, Any] = {}
         with contextlib.suppress(OSError, ValueError):  # that run has only just begun, or just ended
-            there = json.loads(holder.read_text())
+            there = json.loads(holder.read_text(encoding="utf-8"))
         raise Busy(
             f"{model_dir}: another run is going on here: process {there.get('process', '(just starting)')} on"
             f" {there.get('host', 'an unknown host')}, since {there.get('since', 'now')}."

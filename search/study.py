@@ -35,7 +35,9 @@ REDUCTION_FACTOR = 3  # one in 3 trials at a rung goes on to the next rung, whic
 
 
 def study_url(parent_dir: Path) -> str:
-    return f"sqlite:///{quote(str((parent_dir / 'study.db').absolute()), safe='/:')}"
+    path = str((parent_dir / "study.db").absolute())
+    # `quote` takes no name that is not UTF-8, and only ASCII letters mean something in a URL
+    return "sqlite:///" + "".join(quote(letter, safe="/:") if letter.isascii() else letter for letter in path)
 
 
 class SearchStudy:

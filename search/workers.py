@@ -81,7 +81,7 @@ if sys.argv[1] != "cuda" and torch.backends.mps.is_available():
 
 def ask(*command: str) -> list[str]:
     """The words that a program prints; none if it fails."""
-    answer = subprocess.run(command, capture_output=True, text=True, encoding="utf-8")
+    answer = subprocess.run(command, capture_output=True, encoding="utf-8")
     return answer.stdout.split() if answer.returncode == 0 else []
 
 

@@ -35,7 +35,17 @@ from engine.params import TrainingParams
 from search.driver import Driver
 from search.trials import Trial
 from search.workers import Runner, Worker, choose_jobs, count_cores, list_gpus, work
-from tests.conftest import ROOT, Result, assert_same_weights, read_json, refused, run, train_ok, write_params
+from tests.conftest import (
+    NOT_UTF8,
+    ROOT,
+    Result,
+    assert_same_weights,
+    read_json,
+    refused,
+    run,
+    train_ok,
+    write_params,
+)
 from utils import UserError
 
 Parent = Callable[..., Path]
@@ -957,7 +967,7 @@ def test_a_damaged_study(parent: Parent) -> None:
     assert states(folder) == ["COMPLETE"]
 
 
-@pytest.mark.parametrize("name", ["what?", "{now}", "100%20", "a b #1"])
+@pytest.mark.parametrize("name", ["what?", "{now}", "100%20", "a b #1", "ä"])
 def test_odd_names(parent: Parent, tmp_path: Path, name: str) -> None:
     """Letters that mean something in a URL mean nothing in the name of a folder."""
     folder = parent({"num_epochs": 1}, method="grid", space={"learning_rate": [1e-3]}).rename(tmp_path / name)
@@ -966,6 +976,13 @@ def test_odd_names(parent: Parent, tmp_path: Path, name: str) -> None:
     assert result.status == 0, result.err
     assert (folder / "study.db").is_file()
     assert set(tmp_path.iterdir()) == before
+
+
+def test_a_name_that_is_not_utf8(parent: Parent, tmp_path: Path) -> None:
+    folder = parent(method="grid", space=GOOD).rename(tmp_path / NOT_UTF8)
+    url = search_study.study_url(folder)
+    assert search_study.open_study(search_space.read_search(folder), url, search_study.STUDY, prune=False).ask()
+    assert (folder / "study.db").is_file()
 
 
 def test_two_drivers_and_another_space(parent: Parent) -> None:
