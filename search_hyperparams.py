@@ -60,18 +60,18 @@ def main() -> None:
     args = parse_args()
     parent_dir = Path(args.parent_dir)
     search = read_search(parent_dir, args.set, args.method, args.num_trials, args.data_dir)
-    gpus = [] if args.device == "cpu" else list_gpus()
+    gpus = list_gpus(args.device)
     jobs = min(choose_jobs(args.jobs, gpus), search.num_trials)
     task_modules = [f"model.{search.params.task}.{name}" for name in TASK_FILES]
     runner = Runner("train", jobs, gpus, preload=[*PRELOAD, *task_modules])
     with opened_study(search, args.storage, prune=search.prune and not args.no_prune) as study:
         set_logger(parent_dir / "search.log")
         logger.info("%d trials, %d at once, by %s", search.num_trials, jobs, search.method)
-        Driver(study, runner, jobs, args.data_dir, args.device).search_all()
+        Driver(study, runner, jobs, args.device).search_all()
         print(write_tables(find_results(parent_dir), "markdown"))
         page = ("--parent_dir", parent_dir, "--html", parent_dir / "report.html")
         logger.info("A page of it: %s", command_line("synthesize_results.py", *page))
-        write_best(study, args.data_dir)
+        write_best(study)
 
 
 if __name__ == "__main__":

@@ -118,7 +118,7 @@ def whole_file(path: Path, size: int = 0) -> Iterator[IO[bytes]]:
 
 def write_atomically(path: Path, content: bytes | memoryview | str) -> None:
     """Write `content` as a `whole_file`. Raises UserError if the disk is full."""
-    data = content.encode() if isinstance(content, str) else content
+    data = content.encode(errors="surrogateescape") if isinstance(content, str) else content  # may name files
     with whole_file(path, len(data)) as file:
         file.write(data)
 

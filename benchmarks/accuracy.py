@@ -49,9 +49,9 @@ def main() -> None:
                 where = ["--model_dir", str(model_dir), "--data_dir", args.data_dir]
                 seconds.append(run("train.py", *where, "--base", base, "--set", f"seed={seed}", *args.set))
                 run("evaluate.py", *where)
-                test = json.loads((model_dir / "metrics_test_best_weights.json").read_text())
-                name = json.loads((model_dir / "run.json").read_text())["monitor"]
-                val = json.loads((model_dir / "metrics_eval_best_weights.json").read_text())
+                test = json.loads((model_dir / "metrics_test_best_weights.json").read_text(encoding="utf-8"))
+                name = json.loads((model_dir / "run.json").read_text(encoding="utf-8"))["monitor"]
+                val = json.loads((model_dir / "metrics_eval_best_weights.json").read_text(encoding="utf-8"))
             scores.append(test[name])
             print(
                 f"  seed {seed}: test {name} {test[name]:.4f} (loss {test['loss']:.4f}), "

@@ -46,12 +46,14 @@ class Experiment:
 
     def __init__(self, folder: Path, kind: str, data_dir: str):
         base, self.params = BASES[kind]
-        self.params = json.loads((ROOT / "experiments" / base / "params.json").read_text()) | self.params | OFTEN
+        self.params = (
+            json.loads((ROOT / "experiments" / base / "params.json").read_text(encoding="utf-8")) | self.params | OFTEN
+        )
         self.params |= {"data_dir": str(Path(data_dir).absolute())}
         self.folder, self.kind = folder, kind
         self.whole = self.new("whole")
         start = time.time()
-        assert self.start(self.whole).wait() == 0, (self.whole / "output.txt").read_text()
+        assert self.start(self.whole).wait() == 0, (self.whole / "output.txt").read_text(encoding="utf-8")
         self.seconds = time.time() - start
 
     def new(self, name: str) -> Path:
@@ -61,7 +63,7 @@ class Experiment:
         return model_dir
 
     def write_params(self, model_dir: Path, **changes: Any) -> None:
-        (model_dir / "params.json").write_text(json.dumps(self.params | changes))
+        (model_dir / "params.json").write_text(json.dumps(self.params | changes), encoding="utf-8")
 
     def start(self, model_dir: Path, **environment: str) -> subprocess.Popen[bytes]:
         """Each run has one thread, since how many there are decides the order of additions."""
@@ -81,7 +83,7 @@ class Experiment:
 
 def what_is_left(model_dir: Path) -> list[Any]:
     paths = [list_checkpoints(model_dir / folder)[-1] for folder in ("best_weights", "last_weights")]
-    history = [json.loads(line) for line in (model_dir / "history.jsonl").read_text().splitlines()]
+    history = [json.loads(line) for line in (model_dir / "history.jsonl").read_text(encoding="utf-8").splitlines()]
     return [timeless(part) for part in [*map(load_checkpoint, paths), history]]
 
 
@@ -111,7 +113,7 @@ def kill_runs(experiment: Experiment, kills: int, seed: int) -> Counter[str]:
                 continue
             counts["runs"] += 1
             counts["runs that ended bitwise equal"] += status == 0 and experiment.is_equal(model_dir)
-            counts["resumes"] += (model_dir / "output.txt").read_text().count("Going on ")
+            counts["resumes"] += (model_dir / "output.txt").read_text(encoding="utf-8").count("Going on ")
             counts["runs that failed"] += status != 0
             counts["files left over"] += len([*model_dir.rglob("*.partial"), *model_dir.rglob("*.damaged")])
             shutil.rmtree(model_dir)
@@ -180,7 +182,7 @@ def fill_disk(experiment: Experiment, folder: Path, rng: random.Random) -> None:
                 cwd=ROOT,
                 env={**os.environ, "OMP_NUM_THREADS": "1"},
                 capture_output=True,
-                text=True,
+                encoding="utf-8",
             )
             if process.returncode == 0:
                 break

@@ -11,7 +11,7 @@ def describe_hardware(device: torch.device | None = None) -> str:
     """One line: processor or GPU, cores, Python, torch."""
     name = platform.processor() or platform.machine()
     try:
-        with open("/proc/cpuinfo") as file:
+        with open("/proc/cpuinfo", encoding="utf-8") as file:
             name = next(line.split(":")[1].strip() for line in file if line.startswith("model name"))
     except (OSError, StopIteration):
         pass  # not Linux: the architecture has to do

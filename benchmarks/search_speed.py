@@ -43,7 +43,7 @@ def run_search(parent: Path, *flags: Any) -> tuple[float, float]:
     process = subprocess.Popen(list(map(str, words)), cwd=ROOT, stdout=subprocess.DEVNULL)
     driver = 0.0
     while process.poll() is None:
-        fields = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()
+        fields = Path(f"/proc/{process.pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
         driver = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
         time.sleep(0.05)
     seconds = time.perf_counter() - start
@@ -53,14 +53,16 @@ def run_search(parent: Path, *flags: Any) -> tuple[float, float]:
 
 def write_parent(folder: Path, base: str, data_dir: str, **changes: Any) -> Path:
     folder.mkdir(parents=True)
-    params = json.loads((ROOT / "experiments" / base / "params.json").read_text())
-    (folder / "params.json").write_text(json.dumps(params | {"data_dir": str(Path(data_dir).absolute())} | changes))
+    params = json.loads((ROOT / "experiments" / base / "params.json").read_text(encoding="utf-8"))
+    (folder / "params.json").write_text(
+        json.dumps(params | {"data_dir": str(Path(data_dir).absolute())} | changes), encoding="utf-8"
+    )
     return folder
 
 
 def values_of(parent: Path, metric: str) -> dict[str, float]:
     found = sorted(parent.glob("*/metrics_eval_best_weights.json"))
-    return {path.parent.name: json.loads(path.read_text())[metric] for path in found}
+    return {path.parent.name: json.loads(path.read_text(encoding="utf-8"))[metric] for path in found}
 
 
 def compare_sweep(folder: Path, data_dir: str, rounds: int) -> None:
@@ -106,7 +108,7 @@ def many_trials(folder: Path, data_dir: str, count: int) -> None:
     parent = write_parent(folder / "many", "ner_lstm", data_dir)
     space = {"learning_rate": {"min": 1e-4, "max": 1e-4 * count}}
     search_file = {"method": "random", "num_trials": count, "space": space}
-    (parent / "search.json").write_text(json.dumps(search_file))
+    (parent / "search.json").write_text(json.dumps(search_file), encoding="utf-8")
     search = search_space.read_search(parent)
     study = search_study.open_study(search, search_study.study_url(parent), search_study.STUDY, prune=False)
     distribution = search.space["learning_rate"]
@@ -125,7 +127,7 @@ def many_trials(folder: Path, data_dir: str, count: int) -> None:
             ("metrics_eval_last_weights.json", metrics),
             ("history.jsonl", entry),
         ):
-            (trial / name).write_text(json.dumps(value) + "\n")
+            (trial / name).write_text(json.dumps(value) + "\n", encoding="utf-8")
         (trial / "best_weights").mkdir()
         (trial / "best_weights" / "epoch_0003.pt").touch()
         study.study.add_trial(
@@ -161,7 +163,7 @@ def compare_methods(folder: Path, images: str, seeds: list[int]) -> None:
     for seed in seeds:
         parent = write_parent(folder / f"tpe{seed}", "base_model", images, **changes)
         search_file = {"num_trials": 27, "seed": seed, "space": space}
-        (parent / "search.json").write_text(json.dumps(search_file))
+        (parent / "search.json").write_text(json.dumps(search_file), encoding="utf-8")
         seconds, share = run_search(parent)
         trials = optuna.load_study(study_name=search_study.STUDY, storage=search_study.study_url(parent)).get_trials()
         begin = min(trial.datetime_start for trial in trials if trial.datetime_start)

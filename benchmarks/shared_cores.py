@@ -53,7 +53,7 @@ def start(model_dir: str, data_dir: str, seconds: float, choice: dict[str, str])
     """`train_for` in another process, which is ready when this returns."""
     environment = {name: value for name, value in os.environ.items() if name[:4] not in ("GOMP", "OMP_")} | choice
     command = [sys.executable, "-m", "benchmarks.shared_cores", "--train", model_dir, data_dir, str(seconds)]
-    process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, encoding="utf-8")
     assert process.stdout is not None
     assert process.stdout.readline() == "READY\n"
     return process

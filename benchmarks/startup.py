@@ -43,7 +43,7 @@ def make_and_watch(*arguments):
     handle = optimizer.register_step_post_hook(first)
     return optimizer
 def save_and_measure(*arguments, **named):
-    pages = int(open("/proc/self/statm").read().split()[1])
+    pages = int(open("/proc/self/statm", encoding="utf-8").read().split()[1])
     print("MEMORY", pages * resource.getpagesize(), flush=True)
     return save(*arguments, **named)
 extra = [word for word in sys.argv if word == "--stop"]
@@ -57,7 +57,7 @@ def first_step(model_dir: Path, data_dir: Path) -> float:
     """Seconds from starting the process to the end of its first training step."""
     start = time.time()
     command = [sys.executable, "-c", PROBE, "--stop", "--model_dir", str(model_dir), "--data_dir", str(data_dir)]
-    output = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    output = subprocess.run(command, cwd=ROOT, capture_output=True, encoding="utf-8", check=True).stdout
     (line,) = [line for line in output.splitlines() if line.startswith("FIRST")]
     return float(line.split()[1]) - start
 
@@ -83,7 +83,7 @@ def write_large(folder: Path, count: int, classes: int = 10, size: int = 64) -> 
                 (folder / f"{split}_signs" / f"{label}_IMG_{i}.jpg").write_bytes(content)
     found = {"task": "image_classification", "classes": [str(i) for i in range(classes)], "image_size": size}
     found |= {"sizes": sizes, "mean": [0.5] * 3, "std": [0.25] * 3, "digest": "0"}
-    (folder / "dataset_params.json").write_text(json.dumps(found))
+    (folder / "dataset_params.json").write_text(json.dumps(found), encoding="utf-8")
 
 
 def main() -> None:
@@ -101,7 +101,7 @@ def main() -> None:
         model_dir = Path(temporary) / "experiment"
         model_dir.mkdir()
         tiny = {"num_channels": 1, "batch_size": 512, "num_epochs": 6, "augmentation": 0.0}
-        (model_dir / "params.json").write_text(json.dumps(tiny))
+        (model_dir / "params.json").write_text(json.dumps(tiny), encoding="utf-8")
 
         first_step(model_dir, small)  # warm up the disk
         rows: dict[str, list[float]] = {"import torch, torchvision": [], "small": [], "large": []}
@@ -115,7 +115,9 @@ def main() -> None:
 
         command = [sys.executable, "-c", PROBE, "--model_dir", str(model_dir), "--data_dir", str(large)]
         environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-        output = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True).stdout
+        output = subprocess.run(
+            command, cwd=ROOT, env=environment, capture_output=True, encoding="utf-8", check=True
+        ).stdout
         memory = [int(line.split()[1]) / 2**20 for line in output.splitlines() if line.startswith("MEMORY")]
         print("MiB after each epoch:", " ".join(f"{value:.0f}" for value in memory))
 

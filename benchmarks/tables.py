@@ -62,7 +62,7 @@ def compare(csv: Path, folder: Path, seeds: int) -> None:
         run("build_dataset.py", *build)
         run("train.py", "--model_dir", model_dir, "--base", "experiments/tabular_logistic", "--data_dir", built)
         run("evaluate.py", "--model_dir", model_dir)
-        ours = json.loads((model_dir / "metrics_test_best_weights.json").read_text())["accuracy"]
+        ours = json.loads((model_dir / "metrics_test_best_weights.json").read_text(encoding="utf-8"))["accuracy"]
         x, y = ({s: np.load(built / s / f"{name}.npy") for s in ("train", "test")} for name in ("numbers", "labels"))
         fitted = LogisticRegression().fit(x["train"], y["train"])
         accuracies["train.py"].append(ours)

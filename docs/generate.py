@@ -55,5 +55,5 @@ def draw_contact_sheet(path: Path, columns: int = 12) -> None:
 if __name__ == "__main__":
     folder = Path(__file__).parent
     for name, content in generate().items():
-        (folder / name).write_text(content)
+        (folder / name).write_text(content, encoding="utf-8")
     draw_contact_sheet(folder / "sample.jpg")

@@ -228,7 +228,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
 
 
 def _check_digest(path: Path, file: IO[bytes]) -> None:
-    digest = _digest_of(path).read_text(errors="replace") if _digest_of(path).exists() else None
+    digest = _digest_of(path).read_text(encoding="utf-8", errors="replace") if _digest_of(path).exists() else None
     if digest is None:
         logger.warning("%s: has no .sha256 beside it, which would tell whether it is damaged.", path)
         return

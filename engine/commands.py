@@ -24,6 +24,7 @@ def command_line(script: str, *words: Any) -> str:
 
 def run_command(main: Callable[[], None]) -> None:
     """Run a command's `main`. UserError and signals become a message and an exit status; see README.md for those."""
+    _use_utf8(main)
     set_logger()
     threading.excepthook = _report_thread
     status = 0
@@ -49,6 +50,17 @@ def run_command(main: Callable[[], None]) -> None:
             status = 1
     if status:  # after the except clause, which holds the error and with it loaders and their workers
         sys.exit(status)
+
+
+def _use_utf8(main: Callable[[], None]) -> None:
+    """If the locale has another encoding, start this command again in Python's UTF-8 mode.
+
+    Files such as params.json are in UTF-8 and name folders, so the names of folders must be read as UTF-8 too. Python
+    settles that when it starts (from 3.15 on, it takes UTF-8 by itself).
+    """
+    is_command = getattr(sys.modules["__main__"], "main", None) is main  # and not called by pytest, say
+    if is_command and sys.getfilesystemencoding() != "utf-8" and os.environ.get("PYTHONUTF8") != "1":
+        os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], {**os.environ, "PYTHONUTF8": "1"})
 
 
 def is_out_of_memory(error: Exception) -> bool:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shutil
+import subprocess
 from collections.abc import Set
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -78,7 +80,7 @@ def plan_experiment(
 
     If `model_dir` has a params.json, it must agree with `base` and `assignments`, except for the parameters that
     `may_change`. Of these, parameters that affect what is learnt (num_epochs) change if they are assigned, others
-    (num_workers) always, and data_dir never.
+    (num_workers) always. Without `data_dir`, the file keeps its own.
 
     Returns:
         The values to write, or None if the file says the same already.
@@ -89,11 +91,11 @@ def plan_experiment(
     file = read_params_file(tasks, base, data_dir)
     file.override(assignments)
     params = check_params(tasks, file)
-    path = model_dir / "params.json"
+    path, asked_data = model_dir / "params.json", {"data_dir": data_dir} if data_dir else {}
     if path.exists():
         there = JsonFile.read(path).values
         stay = {"data_dir"} | {name for name in may_change - WITHOUT_EFFECT if file.where.get(name) != "--set"}
-        asked = file.values | {name: there[name] for name in stay & there.keys()}
+        asked = file.values | {name: there[name] for name in stay & there.keys()} | asked_data
         changed = differences(there, asked, ("there", "asked for"), missing="default")
         if fixed := [change for name, change in changed.items() if name not in may_change]:
             raise UserError(
@@ -102,7 +104,7 @@ def plan_experiment(
             )
         return asked if changed else None
     load_data_params(tasks[params.task], Path(data_dir or params.data_dir))  # fail now if the data set is missing
-    return file.values | ({"data_dir": data_dir} if data_dir else {})
+    return file.values | asked_data
 
 
 def read_params(tasks: Tasks, model_dir: Path) -> Any:
@@ -198,10 +200,19 @@ def read_run(model_dir: Path) -> dict[str, Any]:
     return JsonFile.read(path).values if path.is_file() else {}
 
 
+def git_commit() -> str | None:
+    """The commit of this code, with -dirty behind it if files were changed since; None if nobody knows."""
+    if not shutil.which("git"):
+        return None
+    git = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    answer = subprocess.run(git, cwd=Path(__file__).parent, capture_output=True, encoding="utf-8")
+    return answer.stdout.strip() or None
+
+
 def read_history(model_dir: Path) -> list[dict[str, Any]]:
     """The entries of history.jsonl, one per epoch; an empty list if it is missing or damaged."""
     try:
-        return [json.loads(line) for line in (model_dir / "history.jsonl").read_text().splitlines()]
+        return [json.loads(line) for line in (model_dir / "history.jsonl").read_text(encoding="utf-8").splitlines()]
     except (OSError, ValueError):
         return []
 

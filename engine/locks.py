@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from utils import PARTIAL, UserError, save_json
+from utils import PARTIAL, UserError, logger, save_json
 
 # files that a killed run may have left half-written; those of evaluate.py are not among them, since it may be running
 UNFINISHED = ("*_weights/.*", ".run.*", ".history.*", ".metrics_eval_*", ".curves.*", ".lock.*", ".params.*")
@@ -40,7 +40,7 @@ def locked(model_dir: Path) -> Iterator[None]:
     except Timeout:
         there: dict[str, Any] = {}
         with contextlib.suppress(OSError, ValueError):  # that run has only just begun, or just ended
-            there = json.loads(holder.read_text())
+            there = json.loads(holder.read_text(encoding="utf-8"))
         raise Busy(
             f"{model_dir}: another run is going on here: process {there.get('process', '(just starting)')} on"
             f" {there.get('host', 'an unknown host')}, since {there.get('since', 'now')}."
@@ -54,6 +54,23 @@ def locked(model_dir: Path) -> Iterator[None]:
         yield
     finally:
         holder.unlink(missing_ok=True)
+        lock.release()
+
+
+@contextlib.contextmanager
+def one_at_a_time(path: Path, waiting: str) -> Iterator[None]:
+    """Let one process at a time into the block; `path` is the lock. Whoever has to wait logs `waiting`."""
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(path)
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        logger.info("%s", waiting)
+        lock.acquire()
+    try:
+        yield
+    finally:
         lock.release()
 
 

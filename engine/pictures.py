@@ -26,6 +26,11 @@ def save(figure: Any, path: Path) -> None:
     write_atomically(path, picture.getbuffer())
 
 
+def drawable(text: str) -> str:
+    """`text` with escapes for bytes of a file name that are not UTF-8, since no font has them."""
+    return text.encode(errors="backslashreplace").decode()
+
+
 def draw_curves(history: Sequence[dict[str, Any]], best_epoch: int, path: Path) -> None:
     """The loss and the first two metrics of train and val over the epochs, and the learning rate.
 
@@ -55,7 +60,7 @@ def draw_curves(history: Sequence[dict[str, Any]], best_epoch: int, path: Path) 
 
 def draw_confusion_matrix(counts: np.ndarray, classes: Sequence[str], path: Path) -> None:
     """Counts in the cells, colour by the share of the row: what became of the examples of each class."""
-    n = len(classes)
+    n, classes = len(classes), [drawable(name) for name in classes]
     size = min(3 + 0.45 * n, 16)
     figure = new_figure(size + 0.8, size)
     axis = figure.subplots()
@@ -86,5 +91,5 @@ def draw_images(images: Sequence[np.ndarray], captions: Sequence[str], path: Pat
         axis.axis("off")
     for axis, image, caption in zip(figure.axes, images, captions, strict=False):
         axis.imshow(image)
-        axis.set_title(caption, fontsize=8)
+        axis.set_title(drawable(caption), fontsize=8)
     save(figure, path)

@@ -5,9 +5,8 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
+import os
 import platform
-import shutil
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -18,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from engine.devices import choose_precision
+from engine.experiments import git_commit
 from engine.params import TrainingParams
 from engine.ranking import Goal
 from utils import UserError, explain, save_json, write_atomically
@@ -41,9 +41,6 @@ def keep_previous(model_dir: Path) -> None:
 
 def describe_run(params: TrainingParams, goal: Goal, device: torch.device, restore_file: str | None) -> dict[str, Any]:
     """What run.json says: enough to know what was run, on what, and with what."""
-    git = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
-    here = Path(__file__).parent
-    commit = subprocess.run(git, cwd=here, capture_output=True, text=True).stdout if shutil.which("git") else ""
     return {
         "status": "running",
         "command": [Path(sys.executable).name, *sys.argv],
@@ -58,7 +55,7 @@ def describe_run(params: TrainingParams, goal: Goal, device: torch.device, resto
         "precision": str(choose_precision(device, params.precision)).removeprefix("torch."),
         "threads": torch.get_num_threads(),
         "versions": {"python": platform.python_version(), "torch": torch.__version__, "platform": platform.platform()},
-        "git_commit": commit.strip() or None,
+        "git_commit": git_commit(),
     }
 
 
@@ -106,7 +103,8 @@ class Summaries:
         if folder not in self.writers:
             from torch.utils.tensorboard import SummaryWriter
 
-            self.writers[folder] = SummaryWriter(str(self.model_dir / folder), purge_step=self.purge_step)
+            path = path_in_utf8(self.model_dir / folder)
+            self.writers[folder] = SummaryWriter(path, purge_step=self.purge_step)
         with self._explaining(folder):  # a thread writes them: what fails here was written before
             for name, value in numbers.items():
                 self.writers[folder].add_scalar(name, value, step)
@@ -127,6 +125,18 @@ class Summaries:
     def close(self) -> None:
         for writer in self.writers.values():
             writer.close()
+
+
+def path_in_utf8(folder: Path) -> str:
+    """A path of `folder` for TensorBoard, which takes only UTF-8. Only Linux allows other names.
+
+    Such a folder is opened, and named by its path in /dev/fd. It stays open until the process ends.
+    """
+    try:
+        return str(folder).encode().decode()
+    except UnicodeEncodeError:
+        folder.mkdir(exist_ok=True)
+        return f"/dev/fd/{os.open(folder, os.O_RDONLY)}"
 
 
 def gradient_norms(net: nn.Module, total: Tensor) -> dict[str, float]:

@@ -80,7 +80,7 @@ def write_predictions(path: Path, header: Sequence[str], rows: Iterable[Sequence
     """A CSV file with a row for each example."""
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows([header, *rows])
-    write_atomically(path, text.getvalue().encode(errors="surrogateescape"))
+    write_atomically(path, text.getvalue())
 
 
 def score_table(header: Sequence[str], rows: Sequence[Sequence[Any]], counts: int) -> str:

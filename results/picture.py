@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from engine.experiments import read_history
-from engine.pictures import BLUE, new_figure, save
+from engine.pictures import BLUE, drawable, new_figure, save
 from results.experiments import Result, best_first, by_task
 from results.table import different_params
 from utils import UserError
@@ -51,7 +51,7 @@ def draw_task(trained: Sequence[Result], histories: Mapping[str, Any], parent_di
     rows = -(-panels // columns)
     figure = new_figure(4.6 * columns, 3.4 * rows + 0.3)
     best_value = f", {metric} {best.metrics[metric]:.4f}" if metric in best.metrics else ""
-    figure.suptitle(f"best of {len(trained)}: {best.name}{best_value}", fontsize=10, color=BLUE)
+    figure.suptitle(f"best of {len(trained)}: {drawable(best.name)}{best_value}", fontsize=10, color=BLUE)
     axes = iter(figure.subplots(rows, columns, squeeze=False).flat)
     plot_curves(next(axes), metric, [[e["val"].get(metric, math.nan) for e in histories[r.name]] for r in trained])
     if importance:
@@ -121,7 +121,9 @@ def searched_params(results: Sequence[Result]) -> dict[str, list[Any]]:
 def is_log(name: str, values: Sequence[Any], parent_dir: Path) -> bool:
     """Whether search.json says that this parameter is logarithmic; or else, whether its values span a factor of 30."""
     with contextlib.suppress(OSError, ValueError, KeyError, AttributeError):
-        return bool(json.loads((parent_dir / "search.json").read_text())["space"][name].get("log", False))
+        return bool(
+            json.loads((parent_dir / "search.json").read_text(encoding="utf-8"))["space"][name].get("log", False)
+        )
     numbers = [value for value in values if isinstance(value, int | float) and not isinstance(value, bool)]
     return bool(numbers) and min(numbers) > 0 and max(numbers) / min(numbers) >= 30
 

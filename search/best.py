@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import json
-
 from engine.checkpoints import list_checkpoints
 from engine.commands import command_line
 from engine.experiments import read_params_file
+from engine.params import WITHOUT_EFFECT, differences
 from model import TASKS
 from search.study import SearchStudy, best_of
 from search.workers import CONSOLE
 from utils import UserError, logger, save_json
 
 
-def write_best(study: SearchStudy, data_dir: str | None) -> None:
+def write_best(study: SearchStudy) -> None:
     """Write the best setting to best/params.json, and say how to train it on.
 
     Raises:
@@ -24,15 +23,14 @@ def write_best(study: SearchStudy, data_dir: str | None) -> None:
         raise UserError(f"{search.parent_dir}: no trial was finished; see {CONSOLE} in their folders.")
     setting = search.setting_of(best.params)
     target, folder = search.parent_dir / "best", search.folders_of(setting)[0]
-    params = read_params_file(TASKS, search.parent_dir).values | setting
+    params = read_params_file(TASKS, search.parent_dir).values | setting | {"data_dir": search.params.data_dir}
     if search.metric != search.params.monitor:
         params["monitor"] = search.metric
-    if data_dir:
-        params["data_dir"] = data_dir
     of_seeds = f" (mean of {search.seeds} seeds)" if search.seeds > 1 else ""
     logger.info("Best: %s %.4f%s, %s", search.metric, best.value, of_seeds, folder)
     if (target / "run.json").exists():
-        other = " with another setting" if json.loads((target / "params.json").read_text()) != params else ""
+        changed = differences(read_params_file(TASKS, target).values, params).keys() - WITHOUT_EFFECT
+        other = " with another setting" if changed else ""
         logger.info("%s was trained%s already, and stays as it is.", target, other)
         return
     target.mkdir(exist_ok=True)

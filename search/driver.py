@@ -31,11 +31,8 @@ SAME_FAILURES = 5  # so many in a row, for the same reason, end the search
 class Driver:
     """Keeps `jobs` runs going until all settings are tried."""
 
-    def __init__(
-        self, study: SearchStudy, runner: Runner, jobs: int, data_dir: str | None = None, device: str = "auto"
-    ):
-        self.study, self.search, self.runner = study, study.search, runner
-        self.data_dir, self.device = data_dir, device
+    def __init__(self, study: SearchStudy, runner: Runner, jobs: int, device: str = "auto"):
+        self.study, self.search, self.runner, self.device = study, study.search, runner, device
         self.slots: list[Trial | None] = [None] * jobs
         self.waiting = [Trial(self.search, *left) for left in study.left_behind()]
         self.ask_at = 0.0  # by the monotonic clock; infinite once all settings are tried
@@ -134,7 +131,8 @@ class Driver:
             setting["monitor"] = self.search.metric
         words = [f"{name}={json.dumps(value)}" for name, value in setting.items()]
         try:
-            create_experiment(TASKS, trial.folder, self.search.parent_dir, words, self.data_dir)
+            # with data_dir: an unfinished trial may name where the data lay when it began
+            create_experiment(TASKS, trial.folder, self.search.parent_dir, words, self.search.params.data_dir)
         except UserError as error:
             self.fail(trial, str(error))
             return

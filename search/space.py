@@ -50,7 +50,7 @@ class Search:
     """A search whose files have been checked."""
 
     parent_dir: Path
-    params: Any  # of the parent's params.json
+    params: Any  # of the parent's params.json; `data_dir` is the one that was asked for
     data_digest: str
     method: str
     num_trials: int
@@ -142,6 +142,7 @@ def read_search(
     """
     base = read_params_file(TASKS, parent_dir, data_dir)
     params = check_params(TASKS, base)
+    params = params.model_copy(update={"data_dir": data_dir or params.data_dir})
     file = grid_of(parent_dir, assignments) if assignments else read_search_file(parent_dir)
     for name, value in {"method": method, "num_trials": num_trials}.items():
         if value is not None:
@@ -157,7 +158,7 @@ def read_search(
         count = math.prod(len(grid_values(values)) for values in space.values())
         if num_trials not in (None, count):
             raise UserError(f"--num_trials {num_trials}: a grid tries all its settings, here {count}.")
-    data = load_data_params(TASKS[params.task], Path(data_dir or params.data_dir))
+    data = load_data_params(TASKS[params.task], Path(params.data_dir))
     goal: Any = asked.metric.get("goal")
     how = {name: getattr(asked, name) for name in ("method", "seed", "seeds", "prune")}
     return Search(parent_dir, params, data.digest, num_trials=count, metric=metric, asked_goal=goal, space=space, **how)

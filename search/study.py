@@ -23,11 +23,12 @@ from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import make_url
 from sqlalchemy.exc import ArgumentError, IntegrityError, ProgrammingError
 
+from engine.experiments import git_commit
 from engine.locks import locked
 from engine.params import differences
 from engine.ranking import rank
 from search.space import Search
-from utils import UserError
+from utils import UserError, logger
 
 STUDY = "search"  # the name of the one in study.db
 HEARTBEAT = 60  # seconds; after two without a heartbeat, another driver takes the trial over
@@ -35,7 +36,9 @@ REDUCTION_FACTOR = 3  # one in 3 trials at a rung goes on to the next rung, whic
 
 
 def study_url(parent_dir: Path) -> str:
-    return f"sqlite:///{quote(str((parent_dir / 'study.db').absolute()), safe='/:')}"
+    path = str((parent_dir / "study.db").absolute())
+    # `quote` takes no name that is not UTF-8, and only ASCII letters mean something in a URL
+    return "sqlite:///" + "".join(quote(letter, safe="/:") if letter.isascii() else letter for letter in path)
 
 
 class SearchStudy:
@@ -229,6 +232,7 @@ def check_same_search(search: Search, study: optuna.Study) -> None:
     now = search.describe()
     if "search" not in study.user_attrs:
         study.set_user_attr("search", now)
+        study.set_user_attr("git_commit", git_commit())
     fields = type(search.params).model_fields
     defaults = {name: field.default for name, field in fields.items() if name in now}
     before: Mapping[str, Any] = defaults | study.user_attrs["search"]  # a parameter may be newer than the study
@@ -236,6 +240,9 @@ def check_same_search(search: Search, study: optuna.Study) -> None:
         what = f"{search.parent_dir}: the search here began with another space or other parameters"
         hint = "Change it back to go on, or copy params.json and search.json to a new folder."
         raise UserError("\n  ".join([what, *changed.values()]) + f"\n{hint}")
+    commit = git_commit()
+    if (begun_with := study.user_attrs.get("git_commit")) and begun_with != commit:
+        logger.warning("git_commit: %s then, %s now. So trials may not be comparable.", begun_with, commit)
 
 
 def is_file(url: str) -> bool:

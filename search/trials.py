@@ -43,13 +43,13 @@ class Trial:
 
 def read_metrics(folder: Path) -> dict[str, float]:
     path = folder / "metrics_eval_best_weights.json"
-    return json.loads(path.read_text()) if path.is_file() else {}
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
 
 def explain_failure(worker: Worker, status: int) -> tuple[str, str]:
     """Why a run ended with `status`, and the last lines that it printed."""
     console = worker.folder / CONSOLE
-    text = console.read_text(errors="replace") if console.exists() else ""
+    text = console.read_text(encoding="utf-8", errors="replace") if console.exists() else ""
     lines = [line for line in text.splitlines() if line.strip()] or [f"exit status {status}"]
     tail, after = "\n".join(lines[-5:]), worker.read_run()
     if status < 0:

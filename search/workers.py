@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import importlib.util
 import multiprocessing
 import os
+import runpy
 import shutil
 import signal
 import subprocess
@@ -41,15 +43,59 @@ def count_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def list_gpus() -> list[str]:
-    """The GPUs that CUDA_VISIBLE_DEVICES names, or all of them; without importing torch."""
-    if "CUDA_VISIBLE_DEVICES" in os.environ:
-        return [name for name in os.environ["CUDA_VISIBLE_DEVICES"].split(",") if name and name[0] != "-"]
-    if not shutil.which("nvidia-smi"):
-        return []
-    command = ["nvidia-smi", "--query-gpu=index", "--format=csv,noheader"]
-    listed = subprocess.run(command, capture_output=True, text=True)
-    return listed.stdout.split() if listed.returncode == 0 else []
+def list_gpus(device: str = "auto") -> list[str]:
+    """The GPUs for runs with --device `device`, as `gpu_variable` names them; none if they use the CPU.
+
+    Raises:
+        UserError: there is no such device.
+    """
+    gpus = [] if device == "cpu" else find_gpus(device)
+    if not gpus and device in ("cuda", "mps"):
+        raise UserError(f"--device {device}: not available here. Leave it out for what there is.")
+    return gpus
+
+
+def find_gpus(device: str) -> list[str]:
+    """As `list_gpus`. Torch takes seconds to import, so it is asked only if nothing quicker can tell."""
+    build = torch_build()
+    if sys.platform == "darwin" or device == "mps":
+        return ask(sys.executable, "-c", LIST_GPUS, device)
+    if (visible := os.environ.get(gpu_variable())) is not None:
+        return [name for name in visible.replace(" ", "").split(",") if name and name[0] != "-"]
+    nvidia = ["nvidia-smi", "--query-gpu=index", "--format=csv,noheader"]
+    if build["cuda"] and shutil.which(nvidia[0]) and (listed := ask(*nvidia)):
+        return listed
+    has_driver = build["hip"] or (build["cuda"] and os.path.exists("/dev/nvidiactl"))
+    return ask(sys.executable, "-c", LIST_GPUS, device) if has_driver or device == "cuda" else []
+
+
+# MPS is one GPU, without a name
+LIST_GPUS = """
+import sys, torch
+if sys.argv[1] != "mps":
+    print(*range(torch.cuda.device_count()))
+if sys.argv[1] != "cuda" and torch.backends.mps.is_available():
+    print(0)
+"""
+
+
+def ask(*command: str) -> list[str]:
+    """The words that a program prints; none if it fails."""
+    answer = subprocess.run(command, capture_output=True, encoding="utf-8")
+    return answer.stdout.split() if answer.returncode == 0 else []
+
+
+def torch_build() -> dict[str, Any]:
+    """The versions of `cuda` and `hip` (ROCm) that torch was built for, None if it was not; without importing torch."""
+    spec = importlib.util.find_spec("torch")
+    assert spec is not None
+    return runpy.run_path(str(Path(str(spec.origin)).with_name("version.py")))
+
+
+def gpu_variable() -> str:
+    """The environment variable that says which GPUs a process sees. ROCm knows two, and prefers its own."""
+    has_own = "HIP_VISIBLE_DEVICES" in os.environ and torch_build()["hip"]
+    return "HIP_VISIBLE_DEVICES" if has_own else "CUDA_VISIBLE_DEVICES"
 
 
 class Runner:
@@ -143,7 +189,7 @@ def work(command: str, folder: str, flags: list[str], gpu: str | None) -> None:
     if os.name == "posix":
         os.setsid()  # Ctrl-C reaches the driver alone, which passes it on once
     if gpu is not None:
-        os.environ["CUDA_VISIBLE_DEVICES"] = gpu
+        os.environ[gpu_variable()] = gpu
     if is_locked(Path(folder)):
         sys.exit(BUSY)  # the console belongs to the run that has the lock
     output = os.open(os.path.join(folder, CONSOLE), os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)

@@ -35,6 +35,8 @@ settings.register_profile("untimed", deadline=None)  # machines are shared and n
 settings.load_profile("untimed")
 
 ROOT = Path(__file__).parent.parent
+# the name of a folder in Latin-1, which Linux takes; elsewhere all names are Unicode
+NOT_UTF8 = os.fsdecode(b"H\xe4nde") if sys.platform == "linux" else "Hände"
 SMALL_TAGGER = {"num_epochs": 2, "batch_size": 16, "embedding_dim": 8, "lstm_hidden_dim": 8, "learning_rate": 0.02}
 SMALL = {"batch_size": 8, "num_epochs": 2, "num_channels": 4, "learning_rate": 0.01}  # a run of a second
 

@@ -21,6 +21,7 @@ from typing import Any
 
 import optuna
 import pytest
+import torch
 from optuna.trial import TrialState
 from pydantic import Field
 from sqlalchemy import text
@@ -28,12 +29,23 @@ from sqlalchemy import text
 import search.driver as search_driver
 import search.space as search_space
 import search.study as search_study
+import search.workers as search_workers
 from engine.locks import locked
 from engine.params import TrainingParams
 from search.driver import Driver
 from search.trials import Trial
-from search.workers import Runner, Worker, choose_jobs, count_cores, list_gpus
-from tests.conftest import ROOT, Result, assert_same_weights, read_json, refused, run, train_ok, write_params
+from search.workers import Runner, Worker, choose_jobs, count_cores, list_gpus, work
+from tests.conftest import (
+    NOT_UTF8,
+    ROOT,
+    Result,
+    assert_same_weights,
+    read_json,
+    refused,
+    run,
+    train_ok,
+    write_params,
+)
 from utils import UserError
 
 Parent = Callable[..., Path]
@@ -301,6 +313,32 @@ def test_what_has_no_effect_may_change(parent: Parent) -> None:
     assert states(folder) == ["COMPLETE"]
     assert read_json(folder / "learning_rate_0.001" / "params.json")["save_summary_steps"] == 7
     assert "Going on" in (folder / "learning_rate_0.001" / "train.log").read_text()
+
+
+@pytest.mark.parametrize("how", ["--data_dir", "params.json"])
+def test_data_that_were_moved(parent: Parent, data: Path, tmp_path: Path, how: str) -> None:
+    """Trials that are new, and those that were interrupted in their second seed, find them where they are now."""
+    params = {"num_epochs": 25, "data_dir": str(data)}
+    space = {"method": "grid", "seeds": 2, "prune": False, "space": {"learning_rate": [1e-3, 1e-2, 3e-2]}}
+    folder = parent(params, **space)
+    folders = [folder / f"learning_rate_{rate}-seed_{seed}" for rate in (0.001, 0.01, 0.03) for seed in (230, 231)]
+    assert interrupted_search(folder, (folders[1] / "history.jsonl").exists).status == 143
+    assert read_json(folders[1] / "run.json")["status"] == "interrupted"
+    assert not folders[4].exists()
+    moved = data.rename(tmp_path / "moved")
+    refused(search(folder), f"{data}: no data set here")
+    if how == "params.json":
+        parent(params | {"data_dir": str(moved)}, **space)
+    result = search(folder, *(["--data_dir", moved] if how == "--data_dir" else []))
+    assert result.status == 0, result.out + result.err
+    assert states(folder) == ["COMPLETE"] * 3
+    assert "Going on" in (folders[1] / "train.log").read_text()
+    for run_folder in (*folders, folder / "best"):
+        assert read_json(run_folder / "params.json")["data_dir"] == str(moved)
+    assert "finished" in train_ok(folders[1])
+    train_ok(folder / "best")
+    data = moved.rename(data)
+    assert f"{folder / 'best'} was trained already" in search(folder, "--data_dir", data).out
 
 
 def test_other_data_are_another_study(parent: Parent, shared_data: Path, tmp_path: Path) -> None:
@@ -703,14 +741,99 @@ def test_the_first_rung_is_within_the_shortest_run(parent: Parent, searched: Any
     assert search_space.read_search(folder).first_rung == 25
 
 
-def test_each_run_has_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+@pytest.fixture
+def machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., None]:
+    """`machine(hip="6.4", torch="0\\n1")` acts one: what torch was built for, and what torch or nvidia-smi lists."""
+    for name in ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES"):
+        monkeypatch.delenv(name, raising=False)
+
+    def script(name: str, listed: str | None) -> str:
+        path = tmp_path / name
+        path.write_text("#!/bin/sh\n" + ("exit 1" if listed is None else f"printf '{listed}\\n'"))
+        path.chmod(0o755)
+        return str(path)
+
+    def act(
+        cuda: str | None = None,
+        hip: str | None = None,
+        torch: str | None = None,
+        nvidia_smi: str | None = None,
+        platform: str = "linux",
+    ) -> None:
+        monkeypatch.setattr(search_workers, "torch_build", lambda: {"cuda": cuda, "hip": hip})
+        monkeypatch.setattr(search_workers.sys, "executable", script("python", torch))
+        monkeypatch.setattr(search_workers.sys, "platform", platform)
+        script("nvidia-smi", nvidia_smi)
+        monkeypatch.setenv("PATH", f"{tmp_path}:/bin:/usr/bin")
+
+    return act
+
+
+def test_gpus_without_nvidia_smi(machine: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Torch is asked, where it may know of one."""
+    machine(hip="6.4", torch="0 1")
+    assert list_gpus() == list_gpus("cuda") == ["0", "1"]
+    monkeypatch.setenv("HIP_VISIBLE_DEVICES", "2, 3")
+    assert list_gpus() == ["2", "3"]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "7")  # ROCm prefers its own name
+    assert list_gpus() == ["2", "3"]
+    machine(cuda="13.0", torch="0")
+    assert list_gpus() == ["7"]
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    monkeypatch.delenv("HIP_VISIBLE_DEVICES")
+    monkeypatch.setattr(os.path, "exists", lambda path: path == "/dev/nvidiactl")  # a container, say
+    assert list_gpus() == ["0"]
+    machine(torch="0", platform="darwin")
+    assert list_gpus() == list_gpus("mps") == ["0"]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")  # says nothing about a Mac's GPU
+    assert list_gpus() == ["0"]
+    assert list_gpus("cpu") == []
+
+
+def test_a_machine_without_a_gpu(machine: Callable[..., None], monkeypatch: pytest.MonkeyPatch, parent: Parent) -> None:
+    """Torch is not asked, unless a GPU is asked for. Then the search ends before it begins."""
+    monkeypatch.setattr(os.path, "exists", lambda _: False)
+    for cuda in (None, "13.0"):
+        machine(cuda=cuda, torch="9")
+        assert list_gpus() == []
+    machine(cuda="13.0")
+    folder = parent(method="grid", space=GOOD)
+    for device in ("cuda", "mps"):
+        refused(search(folder, "--device", device), f"--device {device}: not available here")
+    machine(cuda="13.0", nvidia_smi="0", torch="0")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert list_gpus() == []
+    refused(search(folder, "--device", "cuda"), "--device cuda: not available here")
+    assert sorted(path.name for path in folder.iterdir()) == ["params.json", "search.json"]
+
+
+def test_what_torch_was_built_for() -> None:
+    build = search_workers.torch_build()
+    assert (build["cuda"], build["hip"]) == (torch.version.cuda, torch.version.hip)
+    listed = search_workers.ask(sys.executable, "-c", search_workers.LIST_GPUS, "auto")
+    assert len(listed) == (torch.cuda.device_count() or torch.backends.mps.is_available())
+
+
+def test_a_run_sees_its_gpu_alone(machine: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "setsid", lambda: None)
+    monkeypatch.setattr(search_workers, "is_locked", lambda _: True)  # it ends before it trains
+    for hip, name in ((None, "CUDA_VISIBLE_DEVICES"), ("6.4", "HIP_VISIBLE_DEVICES")):
+        machine(hip=hip)
+        monkeypatch.setenv("HIP_VISIBLE_DEVICES", "2,3")
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,3")
+        with pytest.raises(SystemExit):
+            work("train", "", [], "3")
+        assert os.environ[name] == "3"
+
+
+def test_each_run_has_a_gpu_of_its_own(
+    machine: Callable[..., None], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     """`nvidia-smi` is a script here. The GPU that a run sees is set before CUDA starts."""
-    script = tmp_path / "nvidia-smi"
-    script.write_text("#!/bin/sh\nprintf '0\\n1\\n2\\n'\n")
-    script.chmod(0o755)
-    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    machine(cuda="13.0", nvidia_smi="0\\n1\\n2")
     assert list_gpus() == ["0", "1", "2"]
+    machine(nvidia_smi="0")  # of which a torch for CPUs knows nothing
+    assert list_gpus() == []
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,GPU-8ab")
     assert list_gpus() == ["2", "GPU-8ab"]
     assert choose_jobs(None, list_gpus()) == 2
@@ -834,7 +957,7 @@ def test_a_damaged_study(parent: Parent) -> None:
     assert states(folder) == ["COMPLETE"]
 
 
-@pytest.mark.parametrize("name", ["what?", "{now}", "100%20", "a b #1"])
+@pytest.mark.parametrize("name", ["what?", "{now}", "100%20", "a b #1", "ä"])
 def test_odd_names(parent: Parent, tmp_path: Path, name: str) -> None:
     """Letters that mean something in a URL mean nothing in the name of a folder."""
     folder = parent({"num_epochs": 1}, method="grid", space={"learning_rate": [1e-3]}).rename(tmp_path / name)
@@ -843,6 +966,22 @@ def test_odd_names(parent: Parent, tmp_path: Path, name: str) -> None:
     assert result.status == 0, result.err
     assert (folder / "study.db").is_file()
     assert set(tmp_path.iterdir()) == before
+
+
+def test_a_name_that_is_not_utf8(parent: Parent, tmp_path: Path) -> None:
+    folder = parent(method="grid", space=GOOD).rename(tmp_path / NOT_UTF8)
+    url = search_study.study_url(folder)
+    assert search_study.open_study(search_space.read_search(folder), url, search_study.STUDY, prune=False).ask()
+    assert (folder / "study.db").is_file()
+
+
+def test_code_that_changed_is_said(parent: Parent, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = parent({"num_epochs": 1}, method="random", num_trials=1, space={"learning_rate": [1e-3, 1e-2]})
+    monkeypatch.setattr(search_study, "git_commit", lambda: "0123abc")
+    for num_trials in (1, 1):
+        assert "git_commit" not in search(folder, "--num_trials", num_trials).out
+    monkeypatch.setattr(search_study, "git_commit", lambda: "4567def")
+    assert "git_commit: 0123abc then, 4567def now" in search(folder, "--num_trials", 2).out
 
 
 def test_two_drivers_and_another_space(parent: Parent) -> None:

@@ -463,7 +463,7 @@ def test_spoilt_data(command: str, data: Path, experiment: Experiment, trained: 
 def test_an_image_that_changes_is_read_again(data: Path, experiment: Experiment) -> None:
     model_dir = experiment(data_dir=str(data))
     train_ok(model_dir)
-    assert len(list((data / ".cache").iterdir())) == 2
+    assert len(list((data / ".cache").glob("*.uint8"))) == 2
     next((data / "train_signs").iterdir()).write_bytes(b"spoilt after the first use")
     refused(run("train", "--model_dir", model_dir, "--restart"), "train_signs", "cannot be used")
 
