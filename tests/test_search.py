@@ -6,6 +6,7 @@ import contextlib
 import importlib.util
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -145,7 +146,7 @@ def test_a_grid_from_the_command_line(parent: Parent, tmp_path: Path) -> None:
     train_ok(*map(Path, last[3:4]), *last[4:])
 
     table = run("synthesize_results", "--parent_dir", folder.parent).out
-    assert sorted(line.split("|")[1].strip() for line in table.splitlines()[2:]) == sorted(
+    assert sorted(re.findall(r"^\| (\S+) +\| finished", table, re.MULTILINE)) == sorted(
         [*(f"search/{name}" for name in names), "search/best", "alone"]
     )
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*.pt")}
