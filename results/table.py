@@ -1,4 +1,4 @@
-"""Results as tables, one for each task and data set."""
+"""Results as tables, one for each task and data set. results.terminal fits them to a terminal."""
 
 from __future__ import annotations
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import io
 import json
 import os
 import re
@@ -34,7 +35,7 @@ from engine.params import TrainingParams
 from search.driver import Driver
 from search.trials import Trial
 from search.workers import Runner, Worker, choose_jobs, count_cores, list_gpus
-from tests.conftest import ROOT, Result, assert_same_weights, read_json, refused, run, train_ok, write_params
+from tests.conftest import ROOT, Result, Terminal, assert_same_weights, read_json, refused, run, train_ok, write_params
 from utils import UserError
 
 Parent = Callable[..., Path]
@@ -109,7 +110,7 @@ def states(parent_dir: Path) -> list[str]:
 # ------------------------------------------------------------------------------------------------ search
 
 
-def test_a_grid_from_the_command_line(parent: Parent, tmp_path: Path) -> None:
+def test_a_grid_from_the_command_line(parent: Parent, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = parent()
     flags = ["--set", "learning_rate=1e-3,1e-2", "optimizer=adam,sgd", "--no_prune"]
     result = search(folder, *flags)
@@ -150,8 +151,12 @@ def test_a_grid_from_the_command_line(parent: Parent, tmp_path: Path) -> None:
         [*(f"search/{name}" for name in names), "search/best", "alone"]
     )
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*.pt")}
+    monkeypatch.setenv("COLUMNS", "70")
+    monkeypatch.setattr(io, "StringIO", Terminal)
     again = search(folder, *flags)
     assert again.status == 0, again.err
+    assert "| learn" not in again.out  # on a terminal, the table is fitted to it
+    assert len(re.findall(r"^learning_rate_\S+  finished  .{,50}$", again.out, re.MULTILINE)) == 4
     assert states(folder) == ["COMPLETE"] * 4
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*.pt")} == before
 

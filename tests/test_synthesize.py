@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
+import fcntl
 import io
 import json
+import os
+import pty
 import re
 import shutil
+import struct
 import subprocess
+import sys
+import termios
+import textwrap
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +29,9 @@ import results.experiments as results_experiments
 import results.page as results_page
 import results.picture as results_picture
 import results.table as results_table
+import results.terminal as results_terminal
 import search.study as search_study
-from tests.conftest import read_json, refused, run, write_params
+from tests.conftest import ROOT, Terminal, read_json, refused, run, write_params
 
 
 def table(parent: Path, *flags: str) -> str:
@@ -54,6 +64,22 @@ def cells(markdown: str) -> list[list[str]]:
     """The rows of all tables in `markdown`."""
     lines = [line for line in markdown.splitlines() if line.startswith("| ")]
     return [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines if "| experiment " not in line]
+
+
+OnTerminal = Callable[..., str]
+
+
+@pytest.fixture
+def on_terminal(monkeypatch: pytest.MonkeyPatch) -> OnTerminal:
+    """What the command prints on a terminal that is so many columns wide."""
+
+    def show(columns: int, parent: Path, *flags: str) -> str:
+        with monkeypatch.context() as patch:
+            patch.setenv("COLUMNS", str(columns))
+            patch.setattr(io, "StringIO", Terminal)
+            return table(parent, *flags)
+
+    return show
 
 
 def test_best_first_named_by_path_with_what_differs(tmp_path: Path) -> None:
@@ -259,17 +285,20 @@ def test_results_on_other_data_have_columns_of_their_own(tmp_path: Path) -> None
     assert cells(table(tmp_path, "--columns", "test_accuracy_on_my_photos")) == [["a", "0.5000"]]
 
 
-def test_what_is_not_trained_is_counted(tmp_path: Path) -> None:
+def test_what_is_not_trained_is_counted(tmp_path: Path, on_terminal: OnTerminal) -> None:
     on_data(tmp_path / "a", "data/signs", "1" * 64, 0.9)
     write_params(tmp_path / "b", task="image_classification", data_dir="data/signs")
     note = "1 experiment is not trained yet (--all lists them)."
     assert table(tmp_path).endswith(f"\n\n{note}\n")
+    command = f"To see all:\n  python synthesize_results.py --parent_dir {tmp_path} --all\n"
+    assert on_terminal(100, tmp_path).endswith(f"{note}\n{command}")
     (tmp_path / "c").mkdir()
     (tmp_path / "c" / "params.json").write_text('{"task": "sequence_tagging"}')
     note = "2 experiments are not trained yet (--all lists them)."
     assert note in table(tmp_path)
     assert [row[0] for row in cells(table(tmp_path))] == ["a"]
     assert [row["experiment"] for row in rows(tmp_path)] == ["a"]
+    assert re.findall("^[bc] ", on_terminal(100, tmp_path), re.MULTILINE) == []
 
     assert "(--all" not in table(tmp_path, "--all")
     assert cells(table(tmp_path, "--all", "--columns", "status")) == [
@@ -279,9 +308,10 @@ def test_what_is_not_trained_is_counted(tmp_path: Path) -> None:
     ]
     assert table(tmp_path, "--all").count("### ") == 2
     assert [row["experiment"] for row in rows(tmp_path, "--all")] == ["a", "b", "c"]
+    assert re.findall("^[bc] ", on_terminal(100, tmp_path, "--all"), re.MULTILINE) == ["b ", "c "]
 
 
-def test_columns_by_name(tmp_path: Path) -> None:
+def test_columns_by_name(tmp_path: Path, on_terminal: OnTerminal) -> None:
     """Metrics may be written with a blank or an underscore; a parameter need not differ."""
     finished(tmp_path / "a", metrics={"accuracy": 0.5, "loss": 1.5}, task="image_classification", learning_rate=0.1)
     finished(tmp_path / "b", metrics={"f1": 0.7, "loss": 2.5}, task="sequence_tagging", learning_rate=0.1)
@@ -291,6 +321,12 @@ def test_columns_by_name(tmp_path: Path) -> None:
         {"experiment": "b", "learning_rate": "0.1", "val loss": "2.5", "val f1": "0.7"},
     ]
     assert cells(table(tmp_path, *words)) == [["a", "0.1", "1.5000"], ["b", "0.1", "2.5000", "0.7000"]]
+    lines = on_terminal(30, tmp_path, *words).splitlines()
+    assert [line.split() for line in lines if line[:2] in ("a ", "b ")] == [
+        ["a", "0.1", "1.5000"],
+        ["b", "0.1", "2.5000", "0.7000"],
+    ]
+    assert "left out" not in "\n".join(lines)
     unknown = run("synthesize_results", "--parent_dir", tmp_path, "--columns", "val_los")
     refused(unknown, "--columns val_los: there is no such column. Did you mean val_loss?", "status, val_accuracy, ")
 
@@ -309,6 +345,182 @@ def test_those_that_differ_most_come_first(tmp_path: Path) -> None:
     results = results_experiments.find_results(tmp_path)
     names = ["batch_size", "momentum", "net", "optimizer", "seed", "num_workers"]
     assert list(results_table.different_params(results)) == names
+
+
+# ------------------------------------------------------------------------------------------ on a terminal
+
+
+def twelve_experiments(parent: Path) -> None:
+    """Of three tasks: one setting with two seeds, one that diverged, one not finished, one not trained."""
+    measured: dict[str, dict[str, Any]] = {  # the metric that ranks comes first
+        "image_classification": {"accuracy": 0.9, "loss": 0.3},
+        "sequence_tagging": {"f1": 0.7, "loss": 0.4, "accuracy": 0.96, "precision": 0.81, "recall": 0.79},
+        "tabular_prediction": {"loss": 0.5, "auc": 0.8},
+    }
+    for task, metrics in measured.items():
+        monitor = next(iter(metrics))
+        goal = "minimize" if monitor == "loss" else "maximize"
+        for i in range(4):
+            folder = parent / task / f"learning_rate_{0.001 * (i + 1)}_batch_size_{32 + i}"
+            values = metrics | {"epoch": 2, monitor: metrics[monitor] + (0.0103 if i == 3 else 0.001 * i)}
+            params: dict[str, Any] = {"learning_rate": 0.001 * (i + 1), "batch_size": 32 + i, "clip_grad_norm": i}
+            params |= {"dropout_rate": 0.5 * (i % 2), "early_stopping_patience": i % 2, "data_dir": f"data/{task[:5]}"}
+            finished(folder, metrics=values, task=task, **params)
+            change_run(folder, monitor=monitor, goal=goal, data_digest=task)
+            (folder / "metrics_test_best_weights.json").write_text(json.dumps(values))
+    images = sorted((parent / "image_classification").iterdir())
+    change_run(images[0], status="diverged")
+    change_run(images[1], status="running")
+    for file in ("run.json", "metrics_eval_best_weights.json", "metrics_test_best_weights.json"):
+        (images[2] / file).unlink()
+    tags = sorted((parent / "sequence_tagging").iterdir())
+    change_run(tags[1], params=read_json(tags[0] / "run.json")["params"] | {"seed": 2})
+
+
+@pytest.mark.parametrize("width", [60, 100, 200])
+def test_a_table_fits_the_terminal(tmp_path: Path, on_terminal: OnTerminal, width: int) -> None:
+    """And says which is best on what, by how much, and what was left out."""
+    twelve_experiments(tmp_path)
+    text = on_terminal(width, tmp_path)
+    *lines, command, columns = text.splitlines()
+    assert max(map(len, [*lines, columns])) <= width
+    assert columns == "To see certain columns: --columns val_loss learning_rate"
+    words = " ".join(text.split())
+    for title in (
+        "image_classification on image, ranked by val accuracy best: image_classification/learning_rate_0.004_",
+        "sequence_tagging on seque, ranked by val f1 best: sequence_tagging/learning_rate_0.004_",
+        "tabular_prediction on tabul, ranked by val loss best: tabular_prediction/learning_rate_0.001_",
+    ):
+        assert title in words
+    assert "val f1 0.7103, 0.0083 ahead of" in words
+    tables = re.findall(r"\n\n( .*?)\n(-{10}.*?)(?=\n\n|\ncolumns)", text, re.DOTALL)
+    assert [body.count("\n") for _, body in tables] == [3, 3, 4]
+    for (head, _), metric in zip(tables, ("accuracy", "f1", "loss"), strict=True):
+        header = head.split()
+        assert {"val", "test", "experiment", "status"} <= set(header)
+        assert header.count(metric) >= 2
+        assert ("learning_" in header) is (width >= 100)
+        assert ("batch_size" in header) is (width >= 100)
+    assert "0.9103" in tables[0][1]
+    assert "diverged" in tables[0][1]
+    assert "unfinished" in tables[0][1]
+    assert "0.7005 ± 0.0007" in tables[1][1]
+    assert command.endswith(f"  python synthesize_results.py --parent_dir {tmp_path} --all")
+
+
+def test_all_of_it_on_a_terminal(tmp_path: Path, on_terminal: OnTerminal) -> None:
+    twelve_experiments(tmp_path)
+    text = on_terminal(60, tmp_path, "--all")
+    assert "image_classification/learning_rate_0.003_batch_size_34  not trained" in text
+    assert len(re.findall(r"  epoch\b", text)) == 3
+    assert "left out" not in text
+    assert "To see all" not in text
+
+
+def test_only_a_terminal_gets_less(tmp_path: Path, on_terminal: OnTerminal) -> None:
+    twelve_experiments(tmp_path)
+    whole = table(tmp_path)
+    assert max(map(len, whole.splitlines())) > 250
+    assert "unfinished after epoch 2 of 2" in whole
+    fitted = on_terminal(60, tmp_path, "--output", str(tmp_path / "table.md"))
+    assert (tmp_path / "table.md").read_text() == whole
+    assert "| " not in fitted
+    for name in ("csv", "json", "latex"):
+        assert on_terminal(60, tmp_path, "--format", name) == table(tmp_path, "--format", name)
+
+
+def test_the_width_of_a_real_terminal(tmp_path: Path) -> None:
+    twelve_experiments(tmp_path)
+    controller, terminal = pty.openpty()
+    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 77, 0, 0))
+    command = [sys.executable, "synthesize_results.py", "--parent_dir", str(tmp_path)]
+    env = {name: value for name, value in os.environ.items() if name != "COLUMNS"}
+    parts = []
+    with subprocess.Popen(command, cwd=ROOT, env=env, stdin=terminal, stdout=terminal, stderr=terminal) as process:
+        os.close(terminal)
+        with contextlib.suppress(OSError):  # so Linux says that the other end is closed; macOS sends nothing
+            while part := os.read(controller, 4096):
+                parts.append(part)
+    os.close(controller)
+    assert process.returncode == 0
+    assert 70 < max(map(len, b"".join(parts).decode().partition("To see all")[0].splitlines())) <= 77
+
+
+def test_what_a_table_looks_like(tmp_path: Path) -> None:
+    for i, folder in enumerate([tmp_path / "first", tmp_path / "second"]):
+        metrics = {"accuracy": 0.5 + 0.25 * i, "epoch": 9 + i}
+        finished(folder, metrics=metrics, task="image_classification", learning_rate=0.1**i, net=["cnn", "resnet"][i])
+        (folder / "metrics_test_best_weights_on_photos.json").write_text('{"accuracy": 0.25}')
+    found = results_experiments.find_results(tmp_path)
+    expected = """
+        image_classification, ranked by val accuracy
+        best: second, val accuracy 0.7500, 0.2500 ahead of first
+
+                                                                test
+                                   val          learning_   accuracy
+        experiment  status    accuracy  net          rate  on photos  epoch
+        ----------  --------  --------  ------  ---------  ---------  -----
+        second      finished    0.7500  resnet        0.1     0.2500     10
+        first       finished    0.5000  cnn           1.0     0.2500      9
+    """
+    assert results_terminal.fit_tables(found, tmp_path, 100) == textwrap.dedent(expected).strip()
+
+
+def test_a_value_that_is_too_long_does_not_keep_out_others(tmp_path: Path) -> None:
+    for i in range(4):
+        params: dict[str, Any] = {"pretrained_embeddings": f"{i}" * 80, "crf": i > 1, "bidirectional": i > 2}
+        finished(tmp_path / f"{i}", metrics={"f1": 0.5, "epoch": 1}, **params)
+    ((_, whole),) = results_table.make_tables(results_experiments.find_results(tmp_path), (), False)
+    assert whole.header[2:5] == ["pretrained_embeddings", "crf", "bidirectional"]
+    assert results_terminal.fit(whole, ["experiment", "status"], 80).header[2:4] == ["crf", "bidirectional"]
+
+
+def test_what_a_narrow_table_leaves_out_first(tmp_path: Path) -> None:
+    """The seed, the epoch, losses, parameters that differ less, metrics on other data, other metrics on its own."""
+    for i in range(5):
+        params: dict[str, Any] = {"net": "abcde"[i], "gamma": min(i, 3), "momentum": min(i, 2), "crf": i > 3, "seed": i}
+        folder = finished(tmp_path / f"{i}", metrics={"accuracy": 0.5, "loss": 1.0, "f1": 0.5, "epoch": 1}, **params)
+        (folder / "metrics_test_best_weights.json").write_text('{"accuracy": 0.4, "loss": 1.1, "f1": 0.4}')
+        for split in ("eval", "test"):
+            (folder / f"metrics_{split}_best_weights_on_x.json").write_text('{"f1": 0.3}')
+    ((group, whole),) = results_table.make_tables(results_experiments.find_results(tmp_path), (), False)
+    required = ["experiment", "status", *group.ranking_columns]
+    assert required == ["experiment", "status", "val accuracy", "test accuracy"]
+    order = ["net", "gamma", "momentum", "val f1", "test f1", "val f1 on x", "test f1 on x", "crf", "val loss"]
+    order += ["test loss", "epoch", "seed"]
+    assert whole.header == [*required, *order]
+    for width in range(20, 150):
+        shown = results_terminal.fit(whole, required, width).header[len(required) :]
+        some = [name for name in order[:3] if name in shown]  # of these, one that is too long does not keep out others
+        assert shown in ([*some, *order[3 : 3 + len(shown) - len(some)]], order[: len(shown)])
+    assert shown == order
+
+
+def test_long_names_lose_their_middle_and_numbers_nothing(tmp_path: Path) -> None:
+    name, metrics = "learning_rate_0.01_batch_size_16_of_a_search", {"accuracy": 123456.78901, "epoch": 1}
+    finished(tmp_path / name, "running", metrics=metrics, batch_size=16)
+    finished(tmp_path / "b", metrics={}, batch_size=32)
+    results = results_experiments.find_results(tmp_path)
+
+    def first_row(width: int) -> list[str]:
+        text = results_terminal.fit_tables(results, tmp_path, width)
+        return re.split("  +", text.split("--\n")[1].splitlines()[0])
+
+    assert first_row(100) == [name, "unfinished 1/2", "123456.7890", "16", "1"]
+    assert first_row(70) == ["learning_rate_…16_of_a_search", "unfinished 1/2", "123456.7890", "16"]
+    assert first_row(62) == ["learning_rate_0.…e_16_of_a_search", "unfinished 1/2", "123456.7890"]
+    assert first_row(50) == ["learning_rat…_of_a_search", "unfinished", "123456.7890"]
+    assert first_row(20) == ["learn…arch", "unfinished", "123456.7890"]  # a name has no less
+
+
+def test_a_status_on_a_terminal() -> None:
+    statuses = {
+        "finished": "finished",
+        "finished, from other weights": "finished, restored",
+        "diverged after epoch 3 of 20": "diverged 3/20",
+        "2 of 3 finished": "2 of 3 finished",
+    }
+    assert [results_terminal.abbreviate(status) for status in statuses] == list(statuses.values())
 
 
 # --------------------------------------------------------------------------------- seeds, pictures, pages
