@@ -14,7 +14,7 @@ from pathlib import Path
 
 from engine.commands import command_line, run_command
 from results.experiments import find_results
-from results.table import write_tables
+from results.terminal import print_tables
 from search.best import write_best
 from search.driver import Driver
 from search.space import read_search
@@ -68,7 +68,7 @@ def main() -> None:
         set_logger(parent_dir / "search.log")
         logger.info("%d trials, %d at once, by %s", search.num_trials, jobs, search.method)
         Driver(study, runner, jobs, args.device).search_all()
-        print(write_tables(find_results(parent_dir), "markdown"))
+        print_tables(find_results(parent_dir), parent_dir)
         page = ("--parent_dir", parent_dir, "--html", parent_dir / "report.html")
         logger.info("A page of it: %s", command_line("synthesize_results.py", *page))
         write_best(study)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import numpy as np
 
 from engine.experiments import read_history
 from engine.pictures import BLUE, drawable, new_figure, save
-from results.experiments import Result, best_first, by_task
+from results.experiments import Group, Result, group_results
 from results.table import different_params
 from utils import UserError
 
@@ -26,38 +27,41 @@ FINISHED: dict[bool, dict[str, Any]] = {  # how the points of experiments look: 
 
 
 def draw_results(results: list[Result], parent_dir: Path) -> list[Path]:
-    """Draw a picture for each task, into `parent_dir`, and return their paths.
+    """Draw a picture for each task and data set, into `parent_dir`, and return their paths.
 
     Raises:
         UserError: no experiment was trained.
     """
     histories = {result.name: read_history(parent_dir / result.name) for result in results}
-    groups, paths = by_task(results), []
-    for group in groups:
-        if trained := [result for result in best_first(group) if histories[result.name]]:
-            paths.append(parent_dir / ("results.png" if len(groups) == 1 else f"results_{trained[0].task}.png"))
-            draw_task(trained, histories, parent_dir, paths[-1])
-    if not paths:
+    groups = group_results([result for result in results if histories[result.name]])
+    if not groups:
         raise UserError(f"{parent_dir}: no experiment here was trained, so there is nothing to draw.")
+    paths = []
+    for group in groups:
+        of_task = [other for other in groups if other.task == group.task]
+        words = [group.task] * (len(groups) > 1) + [group.data] * (len(of_task) > 1)
+        paths.append(parent_dir / ("_".join(["results", *(re.sub(r"[^\w.-]+", "_", word) for word in words)]) + ".png"))
+        draw_group(group, histories, parent_dir, paths[-1])
     return paths
 
 
-def draw_task(trained: Sequence[Result], histories: Mapping[str, Any], parent_dir: Path, path: Path) -> None:
-    """Draw the results of one task, the best first."""
-    best, metric = trained[0], trained[0].monitor
+def draw_group(group: Group, histories: Mapping[str, Any], parent_dir: Path, path: Path) -> None:
+    """Draw trained results of one task on one data set."""
+    trained, best, metric = group.results, group.results[0], group.metric
     searched, (importance, when) = searched_params(trained), read_importance(parent_dir)
     panels = 1 + bool(importance) + len(searched)
     columns = min(3, panels)
     rows = -(-panels // columns)
     figure = new_figure(4.6 * columns, 3.4 * rows + 0.3)
-    best_value = f", {metric} {best.metrics[metric]:.4f}" if metric in best.metrics else ""
-    figure.suptitle(f"best of {len(trained)}: {drawable(best.name)}{best_value}", fontsize=10, color=BLUE)
+    best_value = f", val {metric} {best.metrics[f'val {metric}']:.4f}" if f"val {metric}" in best.metrics else ""
+    title = drawable(f"{group.title}\nbest of {len(trained)}: {best.name}{best_value}")
+    figure.suptitle(title, fontsize=10, color=BLUE)
     axes = iter(figure.subplots(rows, columns, squeeze=False).flat)
     plot_curves(next(axes), metric, [[e["val"].get(metric, math.nan) for e in histories[r.name]] for r in trained])
     if importance:
         plot_importance(next(axes), importance, f"share in what makes the best by {metric}{when}")
     for (name, values), axis in zip(searched.items(), axes, strict=False):
-        plot_values(axis, name, values, trained, is_log(name, values, parent_dir))
+        plot_values(axis, name, values, group, is_log(name, values, parent_dir))
     if searched and any(result.status != "finished" for result in trained):
         labels = figure.axes[panels - 1].get_legend_handles_labels()
         figure.legend(*labels, loc="outside lower center", ncols=3, fontsize=8)
@@ -83,13 +87,13 @@ def plot_importance(axis: Any, importance: Mapping[str, float], label: str) -> N
     axis.set(title="importance", xlabel=label, xlim=(0, 1))
 
 
-def plot_values(axis: Any, name: str, values: Sequence[Any], results: Sequence[Result], is_log: bool) -> None:
+def plot_values(axis: Any, name: str, values: Sequence[Any], group: Group, is_log: bool) -> None:
     """The metric against one parameter, a point for each result. Values that are not numbers are categories."""
-    metric = results[0].monitor
+    metric = group.metric
     known = [
-        (x, result.metrics[metric], result.status == "finished")
-        for x, result in zip(values, results, strict=True)
-        if x is not None and metric in result.metrics
+        (x, result.metrics[f"val {metric}"], result.status == "finished")
+        for x, result in zip(values, group.results, strict=True)
+        if x is not None and f"val {metric}" in result.metrics
     ]
     is_numeric = all(isinstance(x, int | float) and not isinstance(x, bool) for x, *_ in known)
     points: list[Any] = [(x if is_numeric else str(x), y, finished) for x, y, finished in known]

@@ -66,6 +66,13 @@ def run(command: str, *arguments: Any) -> Result:
     return Result(status, out.getvalue(), err.getvalue())
 
 
+class Terminal(io.StringIO):
+    """What `run` takes for a terminal, in place of io.StringIO; COLUMNS says how wide it is."""
+
+    def isatty(self) -> bool:
+        return True
+
+
 def refused(result: Result, *words: str) -> None:
     """The command ended with status 2 and one message that says all of `words`, and no traceback."""
     assert result.status == 2, result

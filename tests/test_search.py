@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import io
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -39,6 +41,7 @@ from tests.conftest import (
     NOT_UTF8,
     ROOT,
     Result,
+    Terminal,
     assert_same_weights,
     read_json,
     refused,
@@ -120,7 +123,7 @@ def states(parent_dir: Path) -> list[str]:
 # ------------------------------------------------------------------------------------------------ search
 
 
-def test_a_grid_from_the_command_line(parent: Parent, tmp_path: Path) -> None:
+def test_a_grid_from_the_command_line(parent: Parent, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = parent()
     flags = ["--set", "learning_rate=1e-3,1e-2", "optimizer=adam,sgd", "--no_prune"]
     result = search(folder, *flags)
@@ -157,12 +160,16 @@ def test_a_grid_from_the_command_line(parent: Parent, tmp_path: Path) -> None:
     train_ok(*map(Path, last[3:4]), *last[4:])
 
     table = run("synthesize_results", "--parent_dir", folder.parent).out
-    assert sorted(line.split("|")[1].strip() for line in table.splitlines()[2:]) == sorted(
+    assert sorted(re.findall(r"^\| (\S+) +\| finished", table, re.MULTILINE)) == sorted(
         [*(f"search/{name}" for name in names), "search/best", "alone"]
     )
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*.pt")}
+    monkeypatch.setenv("COLUMNS", "70")
+    monkeypatch.setattr(io, "StringIO", Terminal)
     again = search(folder, *flags)
     assert again.status == 0, again.err
+    assert "| learn" not in again.out  # on a terminal, the table is fitted to it
+    assert len(re.findall(r"^learning_rate_\S+  finished  .{,50}$", again.out, re.MULTILINE)) == 4
     assert states(folder) == ["COMPLETE"] * 4
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*.pt")} == before
 
