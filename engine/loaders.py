@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import signal
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
@@ -69,6 +70,10 @@ class Dataset(TorchDataset[Any], ABC):
     def names(self) -> Sequence[str]:
         """What a report calls each example: its number, unless a task has something better."""
         return [str(number) for number in range(1, len(self) + 1)]
+
+    def make_batches(self, batches: Sequence[Batch]) -> Iterable[tuple[Any, Any]]:
+        """What `__getitems__` returns, for each of some batches. A data set may make them together, to be faster."""
+        return map(self.__getitems__, batches)
 
     def to(self, device: torch.device) -> None:
         """Make batches on `device` from now on. Optional, since batches are moved to the device anyway."""
@@ -145,7 +150,8 @@ def _load_array(path: Path) -> Tensor:
 
 # --------------------------------------------------------------------------------------------- batches
 
-POOL = 50  # batches
+POOL = 50  # batches whose examples are sorted by length together
+AT_ONCE = 16  # batches that a data set may make together
 
 
 class BatchSampler(Sampler[Any]):
@@ -210,8 +216,9 @@ class Loader(DataLoader[Any]):
     def __iter__(self) -> Any:
         if self.num_workers:
             return super().__iter__()
-        dataset: Any = self.dataset
-        return (dataset.__getitems__(batch) for batch in self.batch_sampler)  # type: ignore[union-attr]
+        dataset, batches = self.dataset, iter(self.batch_sampler)  # type: ignore[arg-type]
+        chunks = iter(lambda: list(itertools.islice(batches, AT_ONCE)), [])
+        return (made for chunk in chunks for made in dataset.make_batches(chunk))  # type: ignore[attr-defined]
 
 
 def fetch_dataloaders(
@@ -252,7 +259,7 @@ def batches_on(device: torch.device, batches: Iterable[tuple[Any, Any]]) -> Iter
     """The batches, moved to `device`. Raises Stopped between two of them if a signal has come."""
     for inputs, labels in batches:
         stop.check()
-        yield to_device(inputs, device), to_device(labels, device)
+        yield (inputs, labels) if device.type == "cpu" else (to_device(inputs, device), to_device(labels, device))
 
 
 def order_of(loader: DataLoader[Any]) -> Tensor:

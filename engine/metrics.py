@@ -19,7 +19,9 @@ from engine.ranking import Goal
 from engine.tasks import Task
 from utils import UserError
 
-AT_ONCE = 64  # batches that are counted in one call, since the overhead of calls is noticeable for small networks
+# Batches are counted together, since the overhead of calls is noticeable for small networks: so many of them, or fewer
+# if they have so many labels.
+AT_ONCE, LABELS_AT_ONCE = 64, 2**17
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,8 @@ class Totals:
 
     def __init__(self, metrics: Mapping[str, Metric], num_items: Callable[[Any], Any] = Tensor.numel):
         self.metrics, self.num_items = metrics, num_items
-        self.losses: list[tuple[Tensor, Any]] = []  # of the batches that are not counted yet
+        self.losses: list[tuple[Tensor, Any]] = []  # and the labels, of the batches that are not counted yet
+        self.labels_kept = 0
         self.kept: dict[Any, list[Any]] = {metric.keep: [] for metric in metrics.values()}
         self.loss = torch.zeros(0)  # empty, then [sum over the items, number of items]
         self.counters = list(dict.fromkeys((metric.keep, metric.count) for metric in metrics.values()))
@@ -85,17 +88,18 @@ class Totals:
     def add(self, outputs: Any, labels: Any, loss: Tensor) -> None:
         """Add one batch. `loss` is its mean over the items that `num_items` counts."""
         outputs = outputs.detach() if isinstance(outputs, Tensor) else outputs  # what is kept holds no graph
-        self.losses.append((loss.detach(), self.num_items(labels)))
+        self.losses.append((loss.detach(), labels))
+        self.labels_kept += sum(map(Tensor.numel, labels.values() if isinstance(labels, dict) else [labels]))
         for keep, batches in self.kept.items():
             batches.append(keep(outputs, labels))
-        if len(self.losses) == AT_ONCE:
+        if len(self.losses) == AT_ONCE or self.labels_kept >= LABELS_AT_ONCE:
             self._count()
 
     @torch.no_grad()
     def _count(self) -> None:
         if not self.losses:
             return
-        self.loss = add_losses(self.loss, self.losses)
+        self.loss = add_losses(self.loss, [(loss, self.num_items(labels)) for loss, labels in self.losses])
         for keep, count in self.counters:
             first, *rest = self.kept[keep]
             parts = [count([first])]
@@ -107,6 +111,7 @@ class Totals:
                 self.counts[keep, count] = part + self.counts.get((keep, count), 0)
         for batches in (self.losses, *self.kept.values()):
             batches.clear()
+        self.labels_kept = 0
 
     def compute(self) -> dict[str, float]:
         """The mean loss and every metric, over all examples so far. Raises ValueError if there were none."""

@@ -61,7 +61,8 @@ def without_compiler(optimizer: Any) -> Any:
 def clip_gradients(optimizer: torch.optim.Optimizer, max_norm: float) -> Tensor:
     """Scale all gradients down to a total norm of `max_norm`, if that is above 0. Returns the norm before."""
     weights = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
-    norm = nn.utils.get_total_norm([p.grad for p in weights if p.grad is not None])
+    # as nn.utils.get_total_norm, which first sorts them by device and type: that takes 2 % of a small network's step
+    norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm([p.grad for p in weights])))
     if max_norm:
         nn.utils.clip_grads_with_norm_(weights, max_norm, norm)
     return norm

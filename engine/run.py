@@ -235,8 +235,8 @@ class Run:
         """Raise Diverged if the loss or gradient of an unchecked step was not finite."""
         if not self.unchecked:
             return
-        numbers = torch.stack([torch.stack([loss, norm]) for *_, loss, norm in self.unchecked]).tolist()
-        for (batch, learning_rate, *_), (loss, norm) in zip(self.unchecked, numbers, strict=True):
+        numbers = torch.stack([number for *_, loss, norm in self.unchecked for number in (loss, norm)]).tolist()
+        for (batch, learning_rate, *_), loss, norm in zip(self.unchecked, numbers[::2], numbers[1::2], strict=True):
             if not math.isfinite(loss + norm):
                 raise Diverged(self._describe_divergence(batch, learning_rate, loss, norm))
         self.unchecked.clear()

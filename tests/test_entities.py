@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from model.sequence_tagging.entities import Entity, find_entities, is_scheme, to_iob2
 from model.sequence_tagging.net import (
     Outputs,
-    count_entities,
+    count,
     describe_tags,
     f1,
     forbidden_transitions,
@@ -72,7 +72,7 @@ def counts_of(predicted: torch.Tensor, labels: torch.Tensor, tags: list[str]) ->
         predictions(Outputs(logits[i : i + 1], torch.tensor([labels.shape[1]]), None, *about_tags), labels[i : i + 1])
         for i in range(len(labels))
     ]
-    return sum(count_entities(part) for part in (batches[:1], batches[1:]) if part)  # type: ignore[return-value]
+    return torch.stack([count(part) for part in (batches[:1], batches[1:]) if part]).sum(dim=0)
 
 
 def test_scores_of_a_worked_example() -> None:
@@ -85,7 +85,7 @@ def test_scores_of_a_worked_example() -> None:
         for i, tags in enumerate(sentences):
             tensor[i, : len(tags)] = torch.tensor([IOB2.index(tag) for tag in tags])
     counts = counts_of(padded[1], padded[0], IOB2)
-    assert counts.tolist() == [3, 6, 7]
+    assert counts.tolist() == [3, 6, 7, 9, 14]
     assert (precision(counts), recall(counts), f1(counts)) == pytest.approx((3 / 6, 3 / 7, 6 / 13))
 
 
@@ -110,7 +110,7 @@ def test_counts_are_those_of_the_entities(batch: list[list[tuple[int, int]]], ta
         found = set(find_entities([tags[prediction] for _, prediction in pairs]))
         expected += torch.tensor([len(right & found), len(found), len(right)])
     counts = counts_of(predicted, labels, tags)
-    assert torch.equal(counts, expected)
+    assert torch.equal(counts[:3], expected)
 
 
 def test_forbidden_transitions() -> None:

@@ -22,7 +22,7 @@ from model.sequence_tagging.embeddings import read_embeddings
 from model.sequence_tagging.net import (
     Net,
     Outputs,
-    count_entities,
+    count,
     describe_tags,
     loss_fn,
     metrics,
@@ -156,7 +156,7 @@ def test_a_tag_that_train_does_not_have_is_a_miss() -> None:
     totals = Totals(metrics, num_items)
     totals.add(outputs, labels, torch.tensor(0.0))
     assert totals.compute() == pytest.approx({"loss": 0, "f1": 0, "accuracy": 2 / 3, "precision": 0, "recall": 0})
-    assert count_entities([predictions(outputs, labels)]).tolist() == [0, 0, 1]
+    assert count([predictions(outputs, labels)]).tolist() == [0, 0, 1, 2, 3]
 
 
 @pytest.mark.parametrize("crf", [False, True])

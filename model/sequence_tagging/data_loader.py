@@ -1,14 +1,14 @@
 """data_dir -> batches.
 
-A split is read once into flat arrays, a number per word, however long the sentences are. A batch is a few indexing
-operations, by NumPy, since on so few numbers a call of torch takes several times as long. Sentences of like length go
-together, so that little of a batch is padding.
+A split is read once into flat arrays, a number per word, however long the sentences are. Several batches are made by
+the same few operations, since a call costs more than the work on so few numbers. Sentences of like length go together,
+so that little of a batch is padding.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -111,21 +111,41 @@ class Dataset(BaseDataset):
         return f"lines {', '.join(str(index + 1) for index in indices)} of {self.folder / 'sentences.txt'}"
 
     def __getitems__(self, batch: Batch) -> tuple[dict[str, Tensor], Tensor]:
-        indices = batch.indices.numpy()
-        starts, lengths = self.starts[indices, None], self.lengths[indices]
-        steps = np.arange(lengths.max())
-        at = np.where(steps < lengths[:, None], starts + steps, len(self.words) - 1)  # batch_size x length
-        words = self.words_of_epoch(batch.epoch).take(at)
-        inputs = {"words": torch.from_numpy(words), "lengths": torch.from_numpy(lengths)}
-        if self.chars is not None:
-            spellings = torch.from_numpy(self.spellings.take(at))
-            different, inputs["spellings"] = spellings.unique(return_inverse=True)
-            # oneDNN prepares and keeps a kernel for every new shape. Rounding up makes few different shapes.
-            different = F.pad(different, (0, -len(different) % 64))
-            chars = self.chars[different]  # num_spellings x as many as the longest word of the split has
-            longest = int((chars != PAD).sum(dim=1).max())
-            inputs["chars"] = chars[:, : -(-longest // 4) * 4].long()
-        return inputs, torch.from_numpy(self.labels.take(at))
+        return next(self.make_batches([batch]))
+
+    def make_batches(self, batches: Sequence[Batch]) -> Iterator[tuple[dict[str, Tensor], Tensor]]:
+        sizes = [len(batch.indices) for batch in batches]
+        indices = np.concatenate([batch.indices for batch in batches])
+        starts, lengths = self.starts[indices], self.lengths[indices]
+        longest = np.maximum.reduceat(lengths, np.cumsum([0, *sizes[:-1]]))  # of each batch
+        width = longest.repeat(sizes)  # of each sentence in its padded batch
+        # all that follows has a number for each cell of the padded batches, one batch behind the other
+        step = np.arange(width.sum()) - (width.cumsum() - width).repeat(width)
+        at = np.where(step < lengths.repeat(width), starts.repeat(width) + step, len(self.words) - 1)
+        cells = (longest * sizes).tolist()
+
+        def cut(values: np.ndarray) -> list[Tensor]:
+            """`values` of the cells of each batch, batch_size x length."""
+            parts = torch.from_numpy(values.take(at)).split(cells)
+            return [part.view(size, -1) for part, size in zip(parts, sizes, strict=True)]
+
+        words, labels = cut(self.words_of_epoch(batches[0].epoch)), cut(self.labels)
+        spellings = cut(self.spellings) if self.chars is not None else []
+        for i, its_lengths in enumerate(torch.from_numpy(lengths).split(sizes)):
+            inputs = {"words": words[i], "lengths": its_lengths}
+            if spellings:
+                inputs["chars"], inputs["spellings"] = self.chars_of(spellings[i])
+            yield inputs, labels[i]
+
+    def chars_of(self, spellings: Tensor) -> tuple[Tensor, Tensor]:
+        """The characters of the different words of a batch, and which of these each word is."""
+        assert self.chars is not None
+        different, which = spellings.unique(return_inverse=True)
+        # oneDNN prepares and keeps a kernel for every new shape. Rounding up makes few different shapes.
+        different = F.pad(different, (0, -len(different) % 64))
+        chars = self.chars[different]  # num_spellings x as many as the longest word of the split has
+        longest = int((chars != PAD).sum(dim=1).max())
+        return chars[:, : -(-longest // 4) * 4].long(), which
 
     def words_of_epoch(self, epoch: int) -> np.ndarray:
         """`words`, with some of them replaced by UNK, so that the vector of the unknown word is trained.

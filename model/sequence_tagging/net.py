@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from engine.metrics import Metric, count_correct, ratio
+from engine.metrics import Metric, ratio
 from model.layers import PAD, UNK
 from model.layers.characters import CharCNN, CharRNN
 from model.layers.crf import CRF
@@ -147,32 +147,42 @@ def loss_fn(outputs: Outputs, labels: Tensor) -> Tensor:
     return F.cross_entropy(outputs.logits.flatten(0, 1), labels.flatten(), ignore_index=NO_TAG)
 
 
-def predictions(outputs: Outputs, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """2 x batch_size*(length + 1) predicted tags and labels, NO_TAG behind each sentence; and `describe_tags`."""
-    tags = torch.stack([outputs.tags.masked_fill(labels == NO_TAG, NO_TAG), labels])
-    return F.pad(tags, (0, 1), value=NO_TAG).flatten(1), outputs.continues, outputs.types
+def predictions(outputs: Outputs, labels: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Predicted tags and labels, batch_size x length; and `describe_tags`."""
+    return outputs.tags, labels, outputs.continues, outputs.types
 
 
-def count_words(batches: list[tuple[Tensor, Tensor, Tensor]]) -> Tensor:
-    return count_correct([tags for tags, _, _ in batches])
+def count(batches: list[tuple[Tensor, Tensor, Tensor, Tensor]]) -> Tensor:
+    """5 counts, of some batches of `predictions`: those of `count_entities`, then correct words and words."""
+    _, _, continues, types = batches[0]
+    tags, labels = (torch.cat([batch[side].flatten() for batch in batches]) for side in (0, 1))
+    sizes, widths = torch.tensor([batch[1].shape for batch in batches], device=labels.device).unbind(1)
+    ends = widths.repeat_interleave(sizes).cumsum(0)  # of sentences, with their padding
+    is_word = labels != NO_TAG
+    both = torch.stack([tags, labels]).where(is_word, len(types) - 1)
+    words = torch.stack([(tags == labels).sum(), is_word.sum()])  # the predicted tag of padding is none that is counted
+    return torch.cat([count_entities(both, ends[:-1], continues, types), words])
 
 
-def count_entities(batches: list[tuple[Tensor, Tensor, Tensor]]) -> Tensor:
+def count_entities(tags: Tensor, first: Tensor, continues: Tensor, types: Tensor) -> Tensor:
     """Count entities as conlleval does: a predicted one is correct if a labelled one has the same words and type.
 
     Args:
-        batches: see `predictions`; in IOB2, or broken.
+        tags: 2 x all words, predicted tags and labels; in IOB2, or broken. The last tag is padding.
+        first: places of the first words of all sentences but the first.
+        continues, types: see `describe_tags`.
 
     Returns:
         3 counts: correct, predicted, labelled.
     """
-    _, continues, types = batches[0]
-    tags = torch.cat([tags for tags, _, _ in batches], dim=1) % len(types)  # 2 x all words, as all that follows
+    before = F.pad(tags[:, :-1], (1, 0), value=len(types) - 1)
+    before[:, first] = len(types) - 1
     kind = look_up(types, tags)
-    pairs = tags[:, :-1] * len(types) + tags[:, 1:]
-    is_continued = F.pad(look_up(continues.flatten(), pairs), (1, 0))  # the entity of the word before
+    words = (kind >= 0).any(dim=0).nonzero().squeeze(1)  # those inside an entity; all that follows is of these alone
+    kind, tags, before = (x.index_select(1, words) for x in (kind, tags, before))
+    is_continued = look_up(continues.flatten(), before * len(types) + tags)  # the entity of the word before
     starts = (kind >= 0) & ~is_continued
-    steps = torch.arange(tags.shape[1] + 1, device=tags.device)
+    steps = torch.arange(len(words) + 1, device=tags.device)
     stops = steps.where(~F.pad(is_continued, (0, 1)), len(steps))  # where no entity continues
     end = stops[:, 1:].flip(1).cummin(dim=1).values.flip(1)  # the next such place
     predicted_entity, labelled_entity = torch.stack([kind, end]).where(starts, -1).unbind(1)
@@ -183,6 +193,11 @@ def count_entities(batches: list[tuple[Tensor, Tensor, Tensor]]) -> Tensor:
 def look_up(table: Tensor, indices: Tensor) -> Tensor:
     """table[indices], for a table of one dimension; several times as fast."""
     return table.index_select(0, indices.flatten()).view_as(indices)
+
+
+def accuracy(counts: Tensor) -> float:
+    """The share of the words whose tag is right."""
+    return ratio(counts[[3, 4]])
 
 
 def precision(counts: Tensor) -> float:
@@ -197,14 +212,9 @@ def recall(counts: Tensor) -> float:
 
 def f1(counts: Tensor) -> float:
     """Their harmonic mean, 2 correct / (predicted + labelled) (van Rijsbergen 1979)."""
-    correct, predicted, labelled = counts
+    correct, predicted, labelled = counts[:3]
     return ratio(torch.stack([2 * correct, predicted + labelled]))
 
 
 # The line of an epoch and the curves show the first two.
-metrics = {
-    "f1": Metric(predictions, count_entities, f1),
-    "accuracy": Metric(predictions, count_words, ratio),
-    "precision": Metric(predictions, count_entities, precision),
-    "recall": Metric(predictions, count_entities, recall),
-}
+metrics = {compute.__name__: Metric(predictions, count, compute) for compute in (f1, accuracy, precision, recall)}
