@@ -96,6 +96,7 @@ class Dataset(BaseDataset):
                 batch_first=True,
                 padding_value=PAD,
             )
+            self.num_chars = np.array([min(len(word), LONGEST_WORD) for word in spellings])
 
     def __len__(self) -> int:
         return len(self.sentences)
@@ -143,9 +144,8 @@ class Dataset(BaseDataset):
         different, which = spellings.unique(return_inverse=True)
         # oneDNN prepares and keeps a kernel for every new shape. Rounding up makes few different shapes.
         different = F.pad(different, (0, -len(different) % 64))
-        chars = self.chars[different]  # num_spellings x as many as the longest word of the split has
-        longest = int((chars != PAD).sum(dim=1).max())
-        return chars[:, : -(-longest // 4) * 4].long(), which
+        longest = int(self.num_chars.take(different.numpy()).max())
+        return self.chars[:, : -(-longest // 4) * 4].index_select(0, different).long(), which
 
     def words_of_epoch(self, epoch: int) -> np.ndarray:
         """`words`, with some of them replaced by UNK, so that the vector of the unknown word is trained.
