@@ -8,9 +8,6 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-import engine  # noqa: F401  before torch, see there
-
-# isort: split
 import torch
 from torch import nn
 from torch.utils.data import DataLoader

@@ -29,10 +29,3 @@ For building data sets and reporting on them:
 
 Nothing here knows a task by name, and nothing here imports model/, search/ or results/.
 """
-
-import os
-
-# OpenMP's threads spin while they wait. Where processes share cores, that makes all of them several times slower. So
-# they spin less here, unless the user has decided. libgomp reads this when torch is imported.
-if "OMP_WAIT_POLICY" not in os.environ:
-    os.environ.setdefault("GOMP_SPINCOUNT", "10000")

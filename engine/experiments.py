@@ -123,7 +123,8 @@ def read_params_file(tasks: Tasks, model_dir: Path, data_dir: str | None = None)
     bases = {name: example_of(tasks, tasks[name]) for name in names}
     examples = ", ".join(f"--base {base} ({name})" for name, base in bases.items() if base)
     raise UserError(
-        f"{path}: no such file.{did_you_mean(model_dir.name, there)} An experiment is a folder with a params.json."
+        f"{path}: no such file.{did_you_mean(model_dir.name, there)} An experiment is a folder with a params.json. A"
+        " search also has a search.json."
         + (f"\ntrain.py makes one that varies another: {examples}" if examples else "")
     )
 

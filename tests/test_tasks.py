@@ -8,10 +8,14 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from engine.experiments import task_of
+from engine.params import JsonFile
+from model import TASKS
 from tests.conftest import ROOT, draw_photos, write_params
 
 
@@ -88,6 +92,19 @@ def test_the_same_of_tagging(project: Path, tmp_path: Path) -> None:
     (tmp_path / "a" / "params.json").write_text(json.dumps(small))
     words = ["--model_dir", tmp_path / "a"]
     assert "per]" in commands(project, ["train.py", *words], ["evaluate.py", *words])
+
+
+@pytest.mark.parametrize(
+    "names", [("learning_rate",), ("num_channels",), ("embedding_dim", "lstm_hidden_dim"), ("crf",)]
+)
+def test_a_task_that_is_added_takes_no_file_from_another(names: tuple[str, ...]) -> None:
+    """A params.json that names no task belongs to the same one as before, although the new one knows all parameters."""
+    fields = {name: field for task in TASKS.values() for name, field in task.Params.model_fields.items()}
+    added = SimpleNamespace(name="added", Params=SimpleNamespace(model_fields=fields))
+    tasks: Any = {**TASKS, "added": added}
+    file = JsonFile(Path("params.json"), dict.fromkeys([*names, "mispelt"]))
+    assert task_of(tasks, file) is task_of(TASKS, file)
+    assert set(names) <= task_of(tasks, file).Params.model_fields.keys()
 
 
 def test_commands_know_no_task_by_name() -> None:
