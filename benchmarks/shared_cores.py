@@ -3,8 +3,8 @@
     python -m benchmarks.shared_cores --text data/ner --images data/64x64_SIGNS
 
 OpenMP's threads spin while they wait for each other, so trainings that share their cores disturb each other. This
-measures what can be done about it by environment variables. Each figure is the median of --rounds runs of --seconds, each
-in a process of its own; the other training has the same variables. The choices are taken in turn.
+measures what can be done about it by environment variables. Each figure is the median of --rounds runs of --seconds,
+each in a process of its own. The other training has the same variables. The choices are taken in turn.
 """
 
 from __future__ import annotations

@@ -1,12 +1,14 @@
-"""Which device, in which precision."""
+"""Which device, in which precision; whether others use the cores too."""
 
 from __future__ import annotations
 
+import time
+from pathlib import Path
 from typing import Any
 
 import torch
 
-from utils import UserError
+from utils import UserError, logger
 
 
 def choose_device(name: str = "auto") -> torch.device:
@@ -41,6 +43,42 @@ def choose_precision(device: torch.device, name: str = "auto") -> torch.dtype:
 def autocast(device: torch.device, precision: torch.dtype) -> torch.autocast:
     """The context in which a network computes in `precision`; its weights stay float32."""
     return torch.autocast(device.type, precision, enabled=precision != torch.float32)
+
+
+class SharedCores:
+    """Notices when other processes use the cores too.
+
+    OpenMP's threads spin while they wait for each other. If one of them has no core, the others burn theirs, and a step
+    takes up to 20 times as long. A single thread waits for nobody.
+    """
+
+    def __init__(self) -> None:
+        self.is_said = False
+        self.start()
+
+    def start(self) -> None:
+        self.started, self.waited = time.monotonic(), seconds_without_core()
+
+    def check(self) -> None:
+        """Warn, once, if a fifth of the time since the last check was lost."""
+        lost = (seconds_without_core() - self.waited) / (time.monotonic() - self.started)
+        if lost > 0.2 and torch.get_num_threads() > 1 and not self.is_said:
+            logger.warning(
+                "Other processes use the cores too: this one waited %.0f %% of its time for one. Trainings beside each"
+                " other are usually several times faster with OMP_NUM_THREADS=1 before the command. The result then"
+                " differs by rounding.",
+                100 * lost,
+            )
+            self.is_said = True
+        self.start()
+
+
+def seconds_without_core() -> float:
+    """How long this thread was ready to run, but other threads had the cores; 0 on systems that do not say."""
+    try:
+        return int(Path("/proc/thread-self/schedstat").read_text(encoding="utf-8").split()[1]) / 1e9
+    except OSError:
+        return 0.0
 
 
 def to_device(batch: Any, device: torch.device) -> Any:

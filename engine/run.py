@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 
 from engine.checkpoints import save_checkpoint
 from engine.commands import command_line
-from engine.devices import autocast, choose_precision, get_random_states, set_random_states
+from engine.devices import SharedCores, autocast, choose_precision, get_random_states, set_random_states
 from engine.experiments import Experiment
 from engine.loaders import batches_on
 from engine.metrics import goal_of, totals_of
@@ -67,6 +67,7 @@ class Run:
         self.summaries = Summaries(self.model_dir)
         self.saved: tuple[int, int] | None = None  # epoch and batch of the last checkpoint
         self.saved_at = time.monotonic()
+        self.cores = SharedCores()
         self.begin_epoch()
 
     def begin_epoch(self) -> None:
@@ -161,6 +162,7 @@ class Run:
         self.save(is_best=best is self.history[-1])
         write_results(self.model_dir, self.history, best)
         logger.info("%s", describe_epoch(self.history[-1], params.num_epochs, best is self.history[-1]))
+        self.cores.check()
 
     # ------------------------------------------------------------------------------------- checkpoints
 

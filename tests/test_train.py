@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import json
 import re
 import shlex
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +18,7 @@ import pytest
 import torch
 from PIL import Image
 
+import engine.devices as engine_devices
 import engine.run as engine_run
 from engine.checkpoints import list_checkpoints
 from engine.experiments import check_params, load_experiment
@@ -104,6 +108,39 @@ def test_gradient_norms_are_those_before_clipping(experiment: Experiment) -> Non
     total = norms[0].pop("gradient_norm")
     assert total == pytest.approx(sum(norm**2 for norm in norms[0].values()) ** 0.5, rel=1e-4)
     assert total > 0.01
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_cores_that_others_use_are_said_once(
+    experiment: Experiment, monkeypatch: pytest.MonkeyPatch, threads: int
+) -> None:
+    waited = itertools.count(0, 1000)
+    monkeypatch.setattr(engine_devices, "seconds_without_core", lambda: next(waited))
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    out = train_ok(experiment(num_epochs=3))
+    assert out.count("Other processes use the cores too") == (threads > 1)
+
+
+def test_time_without_a_core_is_counted() -> None:
+    """Two processes that share one core each go without it half of the time."""
+    probe = """
+import os, time
+from engine.devices import seconds_without_core
+os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+if os.fork() == 0:
+    end = time.monotonic() + 0.5
+    while time.monotonic() < end:
+        pass
+    os._exit(0)
+before, end = seconds_without_core(), time.monotonic() + 0.4
+while time.monotonic() < end:
+    pass
+print(seconds_without_core() - before)
+"""
+    if not Path("/proc/thread-self/schedstat").exists():
+        pytest.skip("this system does not count it")
+    output = subprocess.run([sys.executable, "-c", probe], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert float(output) > 0
 
 
 def test_only_the_last_five_are_kept(experiment: Experiment) -> None:
