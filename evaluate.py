@@ -57,6 +57,7 @@ def main() -> None:
     task, params, model_dir, _ = load_experiment(TASKS, args.model_dir, args.data_dir)
     device = choose_device(args.device)
     checkpoint = fetch_checkpoint(model_dir, args.restore_file)
+    params.with_data(params.data.as_learnt(checkpoint.get("data", {})))
     check_same_data(checkpoint, params.data)
     check_writable(model_dir)
     set_logger(model_dir / "evaluate.log")

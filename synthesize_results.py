@@ -21,12 +21,14 @@ from results.table import FORMATS, write_tables
 from results.terminal import print_tables
 from utils import UserError, logger, write_atomically
 
+ENDINGS = {".csv": "csv", ".json": "json", ".tex": "latex"}  # of --output -> format
+
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--parent_dir", default="experiments", help="folder that holds the experiments (%(default)s)")
-    parser.add_argument("--format", default="markdown", choices=FORMATS, help="how to write the table (%(default)s)")
-    parser.add_argument("--output", help="file to write the whole table to, besides printing it")
+    parser.add_argument("--format", choices=FORMATS, help="how to write the table (markdown, or as --output ends)")
+    parser.add_argument("--output", help="file to write the whole table to as well: .md, .csv, .json, .tex")
     parser.add_argument("--all", action="store_true", help="every column, and experiments that are not trained")
     parser.add_argument(
         "--columns",
@@ -46,9 +48,10 @@ def main() -> None:
     if not parent_dir.is_dir():
         raise UserError(f"--parent_dir {parent_dir}: no such folder.")
     results = find_results(parent_dir)
-    print_tables(results, parent_dir, args.format, args.columns, args.all)
+    print_tables(results, parent_dir, args.format or "markdown", args.columns, args.all)
     if args.output:
-        tables = write_tables(results, args.format, args.columns, args.all)
+        format = args.format or ENDINGS.get(Path(args.output).suffix, "markdown")
+        tables = write_tables(results, format, args.columns, args.all)
         with writing("--output", args.output):
             write_atomically(Path(args.output), tables + "\n")
     if args.plot:

@@ -45,8 +45,8 @@ def train(run: Run) -> dict[str, float]:
 
     Raises:
         Stopped: a signal came. The run is between two batches, and is saved.
-        Diverged: a loss, gradient or weight is NaN or infinite. On a GPU this is noticed up to 64 steps late, but
-            before anything is saved.
+        Diverged: a loss or gradient is NaN or infinite. On a GPU this is noticed up to 64 steps late, but before
+            anything is saved. Weights are checked before they are saved.
     """
     run.net.train()
     for inputs, labels in run.batches():

@@ -47,7 +47,7 @@ def cached_array(folder: Path, name: str, state: str, shape: tuple[int, ...], fi
 
 
 def _read(cache: Path, shape: tuple[int, ...]) -> Tensor | None:
-    """The array in a file; None if it cannot be opened: a run in another state may just be deleting it."""
+    """The array in a file; None if the file is missing or has another size. A run in another state may delete it."""
     try:
         return _map(cache, shape) if cache.stat().st_size == math.prod(shape) else None
     except OSError:

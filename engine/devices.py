@@ -45,6 +45,9 @@ def autocast(device: torch.device, precision: torch.dtype) -> torch.autocast:
     return torch.autocast(device.type, precision, enabled=precision != torch.float32)
 
 
+SPAN = 5  # seconds
+
+
 class SharedCores:
     """Notices when other processes use the cores too.
 
@@ -60,13 +63,16 @@ class SharedCores:
         self.started, self.waited = time.monotonic(), seconds_without_core()
 
     def check(self) -> None:
-        """Warn, once, if a fifth of the time since the last check was lost."""
-        lost = (seconds_without_core() - self.waited) / (time.monotonic() - self.started)
+        """Warn, once, if a fifth of the time since the last check was lost. Waits for `SPAN` seconds to judge."""
+        seconds = time.monotonic() - self.started
+        if seconds < SPAN:
+            return
+        lost = (seconds_without_core() - self.waited) / seconds
         if lost > 0.2 and torch.get_num_threads() > 1 and not self.is_said:
             logger.warning(
-                "Other processes use the cores too: this one waited %.0f %% of its time for one. Trainings beside each"
-                " other are usually several times faster with OMP_NUM_THREADS=1 before the command. The result then"
-                " differs by rounding.",
+                "This process waited %.0f %% of its time for a core: more threads want to run than there are cores."
+                " Trainings beside each other are usually several times faster with OMP_NUM_THREADS=1 before the"
+                " command. The result then differs by rounding.",
                 100 * lost,
             )
             self.is_said = True

@@ -41,8 +41,11 @@ def load_experiment(
     """
     model_dir, params_to_write = Path(model_dir), None
     if assignments and not base:
-        vary = command_line("train.py", "--model_dir", "NEW", "--base", model_dir, "--set", *assignments)
-        raise UserError(f"--set goes with --base DIR, the experiment to vary, and a --model_dir of its own:\n  {vary}")
+        goes_on = {assignment.split("=")[0] for assignment in assignments} <= MAY_CHANGE and read_run(model_dir)
+        target = model_dir if goes_on else model_dir.with_name("NEW")
+        vary = command_line("train.py", "--model_dir", target, "--base", model_dir, "--set", *assignments)
+        what = "to train it further" if goes_on else "the experiment to vary, and a --model_dir of its own"
+        raise UserError(f"--set goes with --base DIR: {what}:\n  {vary}")
     if base:
         params_to_write = plan_experiment(tasks, model_dir, Path(base), assignments or [], data_dir)
     if params_to_write:
@@ -79,8 +82,8 @@ def plan_experiment(
     """The params.json of an experiment that varies another: that of `base` with `key=value` assignments applied.
 
     If `model_dir` has a params.json, it must agree with `base` and `assignments`, except for the parameters that
-    `may_change`. Of these, parameters that affect what is learnt (num_epochs) change if they are assigned, others
-    (num_workers) always. Without `data_dir`, the file keeps its own.
+    `may_change`. Those without effect on what is learnt are updated. Others, such as num_epochs, are updated only if
+    `assignments` names them. Without `data_dir`, the file keeps its own.
 
     Returns:
         The values to write, or None if the file says the same already.
@@ -94,8 +97,10 @@ def plan_experiment(
     path, asked_data = model_dir / "params.json", {"data_dir": data_dir} if data_dir else {}
     if path.exists():
         there = JsonFile.read(path).values
+        # what `there` says, or leaves at its default, stays unless it is assigned
         stay = {"data_dir"} | {name for name in may_change - WITHOUT_EFFECT if file.where.get(name) != "--set"}
-        asked = file.values | {name: there[name] for name in stay & there.keys()} | asked_data
+        asked = {name: value for name, value in file.values.items() if name not in stay}
+        asked |= {name: there[name] for name in stay & there.keys()} | asked_data
         changed = differences(there, asked, ("there", "asked for"), missing="default")
         if fixed := [change for name, change in changed.items() if name not in may_change]:
             raise UserError(
@@ -154,12 +159,15 @@ def task_of(tasks: Tasks, file: JsonFile) -> Task:
 
 def how_to_build(task: Task, data_dir: Path) -> str:
     """What to do if `data_dir` is no built data set."""
-    if data_dir.is_dir() and any(data_dir.iterdir()):
+    if data_dir.is_file() or (data_dir.is_dir() and any(data_dir.iterdir())):
         build = ("build_dataset.py", "--task", task.name, "--data_dir", data_dir)
-        built = data_dir.with_name(f"built_{data_dir.name}")
-        return f"If these are raw files, build one from them:\n  {command_line(*build, '--output_dir', built)}"
+        built = Path("data") / f"built_{data_dir.resolve().stem}"
+        return f"If it is raw, build one from it:\n  {command_line(*build, '--output_dir', built)}"
     build = ("build_dataset.py", "--task", task.name, "--output_dir", data_dir)
-    lines = ("Build one from raw files, or make a sample:", command_line(*build, "--data_dir", "RAW_FILES"))
+    lines = (
+        "If it was moved, say where it is with --data_dir. Or build one from raw files, or make a sample:",
+        command_line(*build, "--data_dir", "RAW_FILES"),
+    )
     return "\n  ".join([*lines, command_line(*build, "--sample")])
 
 
@@ -219,9 +227,14 @@ def read_history(model_dir: Path) -> list[dict[str, Any]]:
 
 
 def example_of(tasks: Tasks, task: Task, folder: Path = Path("experiments")) -> Path | None:
-    """A shipped experiment to begin from: the first one of the task in alphabetical order, None if there is none."""
+    """A shipped experiment to begin from: the first one of the task in alphabetical order, None if there is none.
+
+    One that names its data is somebody's own.
+    """
     for path in sorted(folder.glob("*/params.json")):
         with contextlib.suppress(UserError):  # skip invalid files
-            if not (path.parent / "search.json").exists() and task_of(tasks, JsonFile.read(path)) is task:
+            file = JsonFile.read(path)
+            is_own = "data_dir" in file.values or (path.parent / "search.json").exists()
+            if not is_own and task_of(tasks, file) is task:
                 return path.parent
     return None

@@ -151,7 +151,7 @@ def _load_array(path: Path) -> Tensor:
 # --------------------------------------------------------------------------------------------- batches
 
 POOL = 50  # batches whose examples are sorted by length together
-AT_ONCE = 16  # batches that a data set may make together
+AT_ONCE, EXAMPLES_AT_ONCE = 16, 4096  # batches that a data set may make together: so many, or with so many examples
 
 
 class BatchSampler(Sampler[Any]):
@@ -217,7 +217,8 @@ class Loader(DataLoader[Any]):
         if self.num_workers:
             return super().__iter__()
         dataset, batches = self.dataset, iter(self.batch_sampler)  # type: ignore[arg-type]
-        chunks = iter(lambda: list(itertools.islice(batches, AT_ONCE)), [])
+        at_once = max(1, min(AT_ONCE, EXAMPLES_AT_ONCE // self.batch_sampler.batch_size))  # type: ignore[union-attr]
+        chunks = iter(lambda: list(itertools.islice(batches, at_once)), [])
         return (made for chunk in chunks for made in dataset.make_batches(chunk))  # type: ignore[attr-defined]
 
 

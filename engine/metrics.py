@@ -19,8 +19,8 @@ from engine.ranking import Goal
 from engine.tasks import Task
 from utils import UserError
 
-# Batches are counted together, since the overhead of calls is noticeable for small networks: so many of them, or fewer
-# if they have so many labels.
+# At most AT_ONCE batches are counted together, fewer once they have LABELS_AT_ONCE labels. One by one, the overhead of
+# calls would be noticeable in small networks.
 AT_ONCE, LABELS_AT_ONCE = 64, 2**17
 
 

@@ -97,6 +97,10 @@ class DataParams(StrictModel):
         """These values, completed from other files of `data_dir`. A task may override it."""
         return self
 
+    def as_learnt(self, learnt: dict[str, Any]) -> Self:
+        """The data as a network sees it that `learnt` from other data. For a task whose examples are kept raw."""
+        return self
+
 
 ModelType = TypeVar("ModelType", bound=BaseModel)
 

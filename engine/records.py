@@ -143,6 +143,7 @@ def gradient_norms(net: nn.Module, total: Tensor) -> dict[str, float]:
     """`gradient_norm/<parameter>` -> the norm of its gradient before clipping, when the norm of all was `total`."""
     grads = {name: p.grad for name, p in net.named_parameters() if p.grad is not None}
     norms = torch.stack([grad.norm() for grad in grads.values()])
-    norms *= total / norms.norm().clamp(min=torch.finfo(norms.dtype).tiny)  # clipping scaled all by the same factor
+    if total.isfinite():  # clipping scaled all by the same factor
+        norms *= total / norms.norm().clamp(min=torch.finfo(norms.dtype).tiny)
     named = zip(grads, norms.tolist(), strict=True)
     return {f"gradient_norm/{name}": norm for name, norm in named} | {"gradient_norm": total.item()}

@@ -162,7 +162,8 @@ class Run:
         self.save(is_best=best is self.history[-1])
         write_results(self.model_dir, self.history, best)
         logger.info("%s", describe_epoch(self.history[-1], params.num_epochs, best is self.history[-1]))
-        self.cores.check()
+        if self.device.type == "cpu":
+            self.cores.check()
 
     # ------------------------------------------------------------------------------------- checkpoints
 
@@ -244,8 +245,9 @@ class Run:
         self.unchecked.clear()
 
     def check_weights(self) -> None:
-        """Raise Diverged if a weight is not finite. It may overflow in a step whose loss and gradient are finite."""
-        weights = {name: weight for name, weight in self.net.named_parameters() if weight.requires_grad}
+        """Raise Diverged if a weight, or a running mean, overflowed in a step whose loss and gradient are finite."""
+        numbers = self.net.state_dict()
+        weights = {name: number for name, number in numbers.items() if number.is_floating_point()}
         are_finite = torch.stack([weight.isfinite().all() for weight in weights.values()]).tolist()
         if broken := [name for name, is_finite in zip(weights, are_finite, strict=True) if not is_finite]:
             raise Diverged(
@@ -268,8 +270,9 @@ class Run:
         )
 
     def _what_to_try(self) -> str:
-        where = ("--model_dir", "NEW", "--base", self.model_dir, "--data_dir", self.params.data_dir)
-        smaller = (f"learning_rate={self.params.learning_rate / 10:g}", "clip_grad_norm=1")
+        new, params = self.model_dir.with_name("NEW"), self.params
+        where = ("--model_dir", new, "--base", self.model_dir, "--data_dir", params.data_dir)
+        smaller = (f"learning_rate={params.learning_rate / 10:g}", "clip_grad_norm=1")
         return (
             "try a smaller learning_rate, warmup_epochs, or clip_grad_norm:\n"
             f"  {command_line('train.py', *where, '--set', *smaller)}"

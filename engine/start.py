@@ -154,14 +154,17 @@ def _check_same_run(model_dir: Path, params: TrainingParams, checkpoint: dict[st
     # a parameter that is newer than the checkpoint had the effect of its default
     before, now = type(params).model_construct().model_dump() | checkpoint["params"], params.model_dump()
     frozen = now.keys() - MAY_CHANGE
-    if now["num_epochs"] < checkpoint["epoch"] or is_stretched(params):
+    begun_with = params.model_copy(update={"num_epochs": before["num_epochs"]})
+    is_fixed = is_stretched(params) or is_stretched(begun_with)
+    if now["num_epochs"] < checkpoint["epoch"] or is_fixed:
         frozen |= {"num_epochs"}
     changes = differences({name: before.get(name) for name in frozen}, {name: now[name] for name in frozen})
     changed = list(changes.values())
     if checkpoint["data"]["digest"] != params.data.digest:
         changed.append(f"data: {before['data_dir']} then, {params.data_dir} now, and not the same (by their digests)")
-    if is_stretched(params) and "num_epochs" in changes:
-        changed.append(f"({params.scheduler} stretches the learning rate over all epochs, so their number is fixed)")
+    if is_fixed and "num_epochs" in changes:
+        what = params.scheduler if params.scheduler in ("cosine", "onecycle") else "a warm-up of half the run"
+        changed.append(f"({what} stretches the learning rate over all epochs, so their number is fixed)")
     if changed:
         raise UserError(
             "\n  ".join([f"{checkpoint['path']}: the run here began with other parameters or data", *changed])
@@ -182,7 +185,7 @@ def _check_same_files(experiment: Experiment, checkpoint: dict[str, Any], loader
 
 def _how_else(model_dir: Path, params: TrainingParams, checkpoint: dict[str, Any]) -> str:
     """What to do with a run that cannot go on."""
-    where = ("--model_dir", "NEW", "--base", model_dir, "--data_dir", params.data_dir)
+    where = ("--model_dir", model_dir.with_name("NEW"), "--base", model_dir, "--data_dir", params.data_dir)
     return (
         "start again with --restart (which keeps the old run in previous/),\n"
         "or start a new experiment from its weights, if they are for the same network:\n  "
@@ -191,8 +194,8 @@ def _how_else(model_dir: Path, params: TrainingParams, checkpoint: dict[str, Any
 
 
 def is_stretched(params: TrainingParams) -> bool:
-    """Whether the schedule is stretched over all epochs from the first on."""
-    return params.scheduler in ("cosine", "onecycle")
+    """Whether the schedule depends on the number of epochs from the first on; so does a warm-up that is shortened."""
+    return params.scheduler in ("cosine", "onecycle") or params.warmup_epochs > params.num_epochs / 2
 
 
 # -------------------------------------------------------------------------------------------- starting

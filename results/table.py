@@ -234,12 +234,14 @@ def count_untrained(results: list[Result], show_all: bool) -> list[str]:
 def describe_best(group: Group) -> str:
     """`best: a, val f1 0.8034, 0.0041 ahead of b`"""
     column = f"val {group.metric}"
-    values = {result.name: result.metrics.get(column, math.nan) for result in group.results}
-    names = [name for name, value in values.items() if not math.isnan(value)]
-    if not names:
+    values = [(result.name, result.metrics.get(column, math.nan)) for result in group.results]
+    known = [(name, value) for name, value in values if not math.isnan(value)]
+    if not known:
         return "no results yet"
-    best = f"best: {names[0]}, {column} {show(values[names[0]], column)}"
-    if len(names) == 1:
+    (name, value), *others = known
+    best = f"best: {name}, {column} {show(value, column)}"
+    if not others:
         return best
-    ahead = abs(values[names[0]] - values[names[1]])
-    return f"{best}, " + (f"{show(ahead, column)} ahead of {names[1]}" if ahead else f"the same as {names[1]}")
+    second, other = others[0]
+    ahead = abs(value - other)
+    return f"{best}, " + (f"{show(ahead, column)} ahead of {second}" if ahead else f"the same as {second}")

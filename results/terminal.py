@@ -53,7 +53,7 @@ def fit_tables(
 
     Only the command in the last lines may be longer, since a command of two lines cannot be pasted.
     """
-    parts, notes, is_narrowed = [], count_untrained(results, show_all), False
+    parts, notes, is_narrowed, example = [], count_untrained(results, show_all), False, ""
     for group, table in make_tables(results, columns, show_all):
         table = change(table, "status", abbreviate)
         required = table.header if columns else ["experiment", "status", *group.ranking_columns]
@@ -62,20 +62,20 @@ def fit_tables(
         if left_out := [name for name in table.header if name not in shown.header]:
             names = ", ".join(name.replace(" ", "_") for name in left_out)
             lines.append(textwrap.shorten(f"columns left out ({len(left_out)}): {names}", width, placeholder=" ..."))
-            is_narrowed = True
+            is_narrowed, example = True, left_out[0]
         parts.append("\n".join(lines))
     if notes or is_narrowed:
         command = command_line("synthesize_results.py", "--parent_dir", parent_dir, "--all")
         notes += ["To see all:", f"  {command}"]
     if is_narrowed:
-        notes.append("To see certain columns: --columns val_loss learning_rate")
+        notes.append(f"To see certain columns: --columns experiment {example.replace(' ', '_')}")
     return "\n\n".join([*parts, "\n".join(notes)] if notes else parts)
 
 
 def fit(table: Table, required: Sequence[str], width: int) -> Table:
     """The columns of a table that fit into `width` characters: the `required` ones, then the first of the others.
 
-    To fit, names of experiments lose their middle, and a status all but its first word.
+    To fit, names of experiments lose the names of parameters and then their middle, a status all but its first word.
     """
     shown = [name for name in table.header if name in required]
     widths = column_widths(table)
@@ -92,7 +92,8 @@ def fit(table: Table, required: Sequence[str], width: int) -> Table:
     room = max(width - total_width(widths, shown, 0), len("experiment"))
     places = [table.header.index(name) for name in shown]
     fitted = Table(shown, [[row[place] for place in places] for row in table.rows])
-    return change(fitted, "experiment", lambda name: shorten(name, room))
+    params = [name for name in table.header if not is_metric(name) and name not in ("experiment", "status", "epoch")]
+    return change(fitted, "experiment", lambda name: shorten(name, room, params))
 
 
 def total_width(widths: Mapping[str, int], names: Sequence[str], longest_name: int) -> int:
@@ -115,8 +116,13 @@ def abbreviate(status: str) -> str:
     return re.sub(r" after epoch (\S+) of (\S+)", r" \1/\2", status).replace("from other weights", "restored")
 
 
-def shorten(text: str, width: int) -> str:
-    """`text` without its middle, if it is longer than `width`."""
+def shorten(text: str, width: int, params: Sequence[str] = ()) -> str:
+    """A name that is longer than `width` without the names of `params`; if it still is, without its middle.
+
+    `search/learning_rate_0.01-batch_size_32` becomes `search/0.01-32`.
+    """
+    if len(text) > width and params:
+        text = re.sub(rf"(?<![a-z])(?:{'|'.join(map(re.escape, params))})_", "", text)
     tail = (width - 1) // 2
     return text if len(text) <= width else f"{text[: width - 1 - tail]}…{text[len(text) - tail :]}"
 

@@ -27,7 +27,7 @@ def write_best(study: SearchStudy) -> None:
     if search.metric != search.params.monitor:
         params["monitor"] = search.metric
     of_seeds = f" (mean of {search.seeds} seeds)" if search.seeds > 1 else ""
-    logger.info("Best: %s %.4f%s, %s", search.metric, best.value, of_seeds, folder)
+    logger.info("Best finished trial: %s %.4f%s, %s", search.metric, best.value, of_seeds, folder)
     if (target / "run.json").exists():
         changed = differences(read_params_file(TASKS, target).values, params).keys() - WITHOUT_EFFECT
         other = " with another setting" if changed else ""

@@ -15,7 +15,7 @@ import optuna
 from optuna.trial import TrialState
 
 from engine.experiments import create_experiment, read_run
-from engine.signals import stop
+from engine.signals import Stopped, stop
 from model import TASKS
 from search.display import Display
 from search.study import HEARTBEAT, REDUCTION_FACTOR, SearchStudy
@@ -57,6 +57,9 @@ class Driver:
                     for slot, trial in enumerate(self.slots):
                         if trial:
                             self.look_at(slot, trial)
+            except Stopped:
+                logger.info("The same command goes on with the search.")
+                raise
             finally:
                 self.display.clear()
                 for worker in self.workers():

@@ -238,7 +238,7 @@ def check_same_search(search: Search, study: optuna.Study) -> None:
     before: Mapping[str, Any] = defaults | study.user_attrs["search"]  # a parameter may be newer than the study
     if changed := differences(before, now):
         what = f"{search.parent_dir}: the search here began with another space or other parameters"
-        hint = "Change it back to go on, or copy params.json and search.json to a new folder."
+        hint = "Change it back to go on, or begin another search in a new folder."
         raise UserError("\n  ".join([what, *changed.values()]) + f"\n{hint}")
     commit = git_commit()
     if (begun_with := study.user_attrs.get("git_commit")) and begun_with != commit:

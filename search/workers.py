@@ -60,6 +60,8 @@ def find_gpus(device: str) -> list[str]:
     build = torch_build()
     if sys.platform == "darwin" or device == "mps":
         return ask(sys.executable, "-c", LIST_GPUS, device)
+    if not (build["cuda"] or build["hip"]):
+        return []
     if (visible := os.environ.get(gpu_variable())) is not None:
         return [name for name in visible.replace(" ", "").split(",") if name and name[0] != "-"]
     nvidia = ["nvidia-smi", "--query-gpu=index", "--format=csv,noheader"]

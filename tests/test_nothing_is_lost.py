@@ -709,6 +709,17 @@ def test_weights_that_overflow_are_not_saved(experiment: Experiment) -> None:
     assert not list(model_dir.rglob("*.pt"))
 
 
+def test_running_variances_that_overflow_are_not_saved(experiment: Experiment) -> None:
+    loaded = load_experiment(TASKS, experiment())
+    loader = fetch_dataloaders(loaded.task, ["train"], loaded.params)["train"]
+    net = loaded.task.Net(loaded.params)
+    run = Run(loaded, net, {"train": loader}, torch.device("cpu"))
+    net.state_dict()["body.bn1.running_var"][0] = float("inf")
+    with pytest.raises(Diverged, match=r"body\.bn1\.running_var"):
+        run.save()
+    assert not list(run.model_dir.rglob("*.pt"))
+
+
 @pytest.mark.parametrize("commit", ["0123abc", None])
 def test_code_that_changed_is_said(experiment: Experiment, monkeypatch: pytest.MonkeyPatch, commit: str | None) -> None:
     """Unless nobody knows the code that the run began with."""

@@ -152,7 +152,7 @@ def test_a_grid_from_the_command_line(parent: Parent, tmp_path: Path, monkeypatc
     values = {name: read_json(folder / name / "metrics_eval_best_weights.json")["accuracy"] for name in names}
     assert {name_of(trial): trial.value for trial in found} == values
     best = max(values.values())
-    assert f"Best: accuracy {best:.4f}" in result.out
+    assert f"Best finished trial: accuracy {best:.4f}" in result.out
     assert read_json(folder / "best" / "params.json") in [read_json(folder / n / "params.json") for n in names]
     assert {line.split("|")[1].strip() for line in result.out.splitlines() if line.startswith("| learn")} == set(names)
     last = result.out.strip().splitlines()[-1].split()
@@ -169,7 +169,7 @@ def test_a_grid_from_the_command_line(parent: Parent, tmp_path: Path, monkeypatc
     again = search(folder, *flags)
     assert again.status == 0, again.err
     assert "| learn" not in again.out  # on a terminal, the table is fitted to it
-    assert len(re.findall(r"^learning_rate_\S+  finished  .{,50}$", again.out, re.MULTILINE)) == 4
+    assert len(re.findall(r"^0\.0?01-(?:adam|sgd) +finished  .{,50}$", again.out, re.MULTILINE)) == 4
     assert states(folder) == ["COMPLETE"] * 4
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*.pt")} == before
 
@@ -411,7 +411,7 @@ def test_another_metric(parent: Parent) -> None:
     result = search(folder)
     assert result.status == 0
     values = [trial.value for trial in trials(folder) if trial.value is not None]
-    assert f"Best: loss {min(values):.4f}" in result.out
+    assert f"Best finished trial: loss {min(values):.4f}" in result.out
     assert read_json(folder / "learning_rate_0.01" / "run.json")["monitor"] == "loss"
 
 
@@ -807,6 +807,10 @@ def test_a_machine_without_a_gpu(machine: Callable[..., None], monkeypatch: pyte
     folder = parent(method="grid", space=GOOD)
     for device in ("cuda", "mps"):
         refused(search(folder, "--device", device), f"--device {device}: not available here")
+    machine(torch="9")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")  # as clusters set it, although torch was built for the CPU
+    assert list_gpus() == []
+    refused(search(folder, "--device", "cuda"), "--device cuda: not available here")
     machine(cuda="13.0", nvidia_smi="0", torch="0")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     assert list_gpus() == []
@@ -841,6 +845,7 @@ def test_each_run_has_a_gpu_of_its_own(
     assert list_gpus() == ["0", "1", "2"]
     machine(nvidia_smi="0")  # of which a torch for CPUs knows nothing
     assert list_gpus() == []
+    machine(cuda="13.0")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,GPU-8ab")
     assert list_gpus() == ["2", "GPU-8ab"]
     assert choose_jobs(None, list_gpus()) == 2

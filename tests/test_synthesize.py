@@ -31,6 +31,7 @@ import results.picture as results_picture
 import results.table as results_table
 import results.terminal as results_terminal
 import search.study as search_study
+from results.experiments import Result
 from tests.conftest import ROOT, Terminal, read_json, refused, run, write_params
 
 
@@ -377,6 +378,32 @@ def twelve_experiments(parent: Path) -> None:
     change_run(tags[1], params=read_json(tags[0] / "run.json")["params"] | {"seed": 2})
 
 
+def test_names_of_trials_keep_what_differs() -> None:
+    name = "search/learning_rate_0.01-batch_size_32-rate_0.5"
+    shorten = results_terminal.shorten
+    assert shorten(name, 20, ["rate", "batch_size", "learning_rate"]) == "search/0.01-32-0.5"
+    assert shorten(name, 60, ["learning_rate"]) == name
+    assert shorten("experiment", 7) == "exp…ent"
+
+
+def test_settings_whose_seeds_merge_to_the_same_name() -> None:
+    """The heading says what the first row says."""
+    runs = ((1, 0.6, 0.01), (2, 0.6, 0.01), (3, 0.8, 0.1), (4, 0.8, 0.1))
+    results = [
+        Result(f"run_seed{seed}", "finished", {"val loss": loss}, {"seed": seed, "r": r}, "loss", "minimize")
+        for seed, loss, r in runs
+    ]
+    table = results_table.write_tables(results, "markdown")
+    assert "best: run (2 seeds), val loss 0.6000 ± 0.0000, 0.2000 ahead of run (2 seeds)" in table
+
+
+@pytest.mark.parametrize(("ending", "begins"), [(".csv", "experiment,status"), (".json", "["), (".md", "###")])
+def test_the_file_has_the_format_of_its_ending(trained: Path, tmp_path: Path, ending: str, begins: str) -> None:
+    output = tmp_path / f"table{ending}"
+    assert run("synthesize_results", "--parent_dir", trained.parent, "--output", output).status == 0
+    assert output.read_text().startswith(begins)
+
+
 @pytest.mark.parametrize("width", [60, 100, 200])
 def test_a_table_fits_the_terminal(tmp_path: Path, on_terminal: OnTerminal, width: int) -> None:
     """And says which is best on what, by how much, and what was left out."""
@@ -384,7 +411,8 @@ def test_a_table_fits_the_terminal(tmp_path: Path, on_terminal: OnTerminal, widt
     text = on_terminal(width, tmp_path)
     *lines, command, columns = text.splitlines()
     assert max(map(len, [*lines, columns])) <= width
-    assert columns == "To see certain columns: --columns val_loss learning_rate"
+    left_out = columns.removeprefix("To see certain columns: --columns experiment ")
+    assert re.search(rf"columns left out \(\d+\): {left_out}\b", text)
     words = " ".join(text.split())
     for title in (
         "image_classification on image, ranked by val accuracy best: image_classification/learning_rate_0.004_",
@@ -497,7 +525,7 @@ def test_what_a_narrow_table_leaves_out_first(tmp_path: Path) -> None:
 
 
 def test_long_names_lose_their_middle_and_numbers_nothing(tmp_path: Path) -> None:
-    name, metrics = "learning_rate_0.01_batch_size_16_of_a_search", {"accuracy": 123456.78901, "epoch": 1}
+    name, metrics = "learning_rate_0.01_of_the_first_small_search", {"accuracy": 123456.78901, "epoch": 1}
     finished(tmp_path / name, "running", metrics=metrics, batch_size=16)
     finished(tmp_path / "b", metrics={}, batch_size=32)
     results = results_experiments.find_results(tmp_path)
@@ -507,9 +535,9 @@ def test_long_names_lose_their_middle_and_numbers_nothing(tmp_path: Path) -> Non
         return re.split("  +", text.split("--\n")[1].splitlines()[0])
 
     assert first_row(100) == [name, "unfinished 1/2", "123456.7890", "16", "1"]
-    assert first_row(70) == ["learning_rate_…16_of_a_search", "unfinished 1/2", "123456.7890", "16"]
-    assert first_row(62) == ["learning_rate_0.…e_16_of_a_search", "unfinished 1/2", "123456.7890"]
-    assert first_row(50) == ["learning_rat…_of_a_search", "unfinished", "123456.7890"]
+    assert first_row(70) == ["learning_rate_…t_small_search", "unfinished 1/2", "123456.7890", "16"]
+    assert first_row(62) == ["learning_rate_0.…rst_small_search", "unfinished 1/2", "123456.7890"]
+    assert first_row(50) == ["learning_rat…small_search", "unfinished", "123456.7890"]
     assert first_row(20) == ["learn…arch", "unfinished", "123456.7890"]  # a name has no less
 
 

@@ -189,12 +189,17 @@ def test_other_vocabularies(tagger: Experiment, text: Path, tmp_path: Path) -> N
     train_ok(model_dir)
     words = ["--task", "sequence_tagging", "--data_dir", text, "--output_dir", tmp_path / "rare", "--min_count_word", 2]
     assert run("build_dataset", *words).status == 0
-    result = run("evaluate", "--model_dir", model_dir, "--data_dir", tmp_path / "rare")
-    refused(result, "words: [", "was trained on")
-    assert len(result.err) < 1000
+    own, other = (
+        run("evaluate", "--model_dir", model_dir, *flags) for flags in ((), ("--data_dir", tmp_path / "rare"))
+    )
+    assert other.status == 0, other.err
+    assert other.out.splitlines()[-1] == own.out.splitlines()[-1]  # the same sentences, in the network's vocabulary
+    assert (model_dir / "predictions_test_on_rare.txt").read_text() == (model_dir / "predictions_test.txt").read_text()
     weights = next((model_dir / "best_weights").glob("*.pt"))
     flags = ["--data_dir", tmp_path / "rare", "--restore_file", weights]
-    refused(run("train", "--model_dir", tagger("new"), *flags), "words: [", "was trained on")
+    result = run("train", "--model_dir", tagger("new"), *flags)
+    refused(result, "words: [", "was trained on")
+    assert len(result.err) < 1000
 
 
 def test_the_same_number_of_other_words(tagger: Experiment, tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from PIL import Image
 import engine.devices as engine_devices
 import engine.run as engine_run
 from engine.checkpoints import list_checkpoints
-from engine.experiments import check_params, load_experiment
+from engine.experiments import check_params, load_experiment, plan_experiment
 from engine.loaders import fetch_dataloaders
 from engine.params import JsonFile
 from engine.ranking import best_epoch
@@ -116,9 +116,10 @@ def test_cores_that_others_use_are_said_once(
 ) -> None:
     waited = itertools.count(0, 1000)
     monkeypatch.setattr(engine_devices, "seconds_without_core", lambda: next(waited))
+    monkeypatch.setattr(engine_devices, "SPAN", 0)
     monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
     out = train_ok(experiment(num_epochs=3))
-    assert out.count("Other processes use the cores too") == (threads > 1)
+    assert out.count("more threads want to run than there are cores") == (threads > 1)
 
 
 def test_time_without_a_core_is_counted() -> None:
@@ -140,7 +141,7 @@ print(seconds_without_core() - before)
     if not Path("/proc/thread-self/schedstat").exists():
         pytest.skip("this system does not count it")
     output = subprocess.run([sys.executable, "-c", probe], cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    assert float(output) > 0
+    assert float(output) > 0.05
 
 
 def test_only_the_last_five_are_kept(experiment: Experiment) -> None:
@@ -241,6 +242,26 @@ def test_set_does_not_raise_the_number_of_epochs_of_a_stretched_schedule(
     result = run("train", "--model_dir", new, "--base", base, "--set", "num_epochs=4")
     refused(result, "num_epochs: 2 then, 4 now", "onecycle stretches", "--restart")
     assert (new / "params.json").read_text() == before
+
+
+def test_a_base_that_changes_does_not_train_a_run_further(experiment: Experiment, tmp_path: Path) -> None:
+    """Although the run's params.json leaves the number of epochs at its default."""
+    base, new = experiment("base"), tmp_path / "new"
+    values = read_json(base / "params.json")
+    new.mkdir()
+    (new / "params.json").write_text(json.dumps({name: values[name] for name in values if name != "num_epochs"}))
+    before = (new / "params.json").read_text()
+    experiment("base", num_epochs=33)
+    assert plan_experiment(TASKS, new, base, []) is None
+    assert (new / "params.json").read_text() == before
+
+
+@pytest.mark.parametrize("epochs", [(1, 2), (2, 9)])
+def test_a_shortened_warmup_fixes_the_number_of_epochs(experiment: Experiment, epochs: tuple[int, int]) -> None:
+    model_dir = experiment(warmup_epochs=4, num_epochs=epochs[0])
+    train_ok(model_dir)
+    experiment(warmup_epochs=4, num_epochs=epochs[1])
+    refused(run("train", "--model_dir", model_dir), "num_epochs: ", "a warm-up of half the run")
 
 
 @pytest.mark.parametrize("name", ["base_model", "signs_resnet", "ner_bilstm_crf"])
@@ -419,10 +440,12 @@ def test_proposed_commands_can_be_pasted(
     where = ["--model_dir", str(model_dir)]
     assert pasted(stop_after(3, model_dir, monkeypatch).out) == [["python", "train.py", *where]]
     write_params(model_dir, data_dir=str(built), learning_rate=0.5)
-    new = ["--model_dir", "NEW", "--base", str(model_dir)]
+    new = ["--model_dir", str(tmp_path / "NEW"), "--base", str(model_dir)]
     weights = ["--restore_file", str(list_checkpoints(model_dir / "last_weights")[-1])]
     assert pasted(run("train", *where).err) == [["python", "train.py", *new, "--data_dir", str(built), *weights]]
     assert pasted(run("train", *where, "--set", "seed=3").err) == [["python", "train.py", *new, "--set", "seed=3"]]
+    further = ["--base", str(model_dir), "--set", "num_epochs=3"]
+    assert pasted(run("train", *where, "--set", "num_epochs=3").err) == [["python", "train.py", *where, *further]]
     assert pasted(run("train", *where, "--restart").out) == [["python", "evaluate.py", *where]]
     write_params(model_dir, data_dir=str(built), learning_rate=1e30, optimizer="sgd")
     with monkeypatch.context() as patch:
@@ -449,7 +472,18 @@ def test_built_data_set_can_be_trained_on_by_what_is_printed(photos: Path, tmp_p
 def test_raw_files_are_not_built_yet(experiment: Experiment, photos: Path) -> None:
     result = run("train", "--model_dir", experiment(), "--data_dir", photos)
     build = ["build_dataset.py", "--task", "image_classification", "--data_dir", str(photos)]
-    assert pasted(result.err) == [["python", *build, "--output_dir", str(photos.parent / "built_SIGNS")]]
+    assert pasted(result.err) == [["python", *build, "--output_dir", "data/built_SIGNS"]]
+
+
+def test_raw_data_may_be_the_folder_here_or_a_file(
+    experiment: Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model_dir, table = experiment(), tmp_path / "houses.csv"
+    table.write_text("a,b\n1,2\n")
+    monkeypatch.chdir(tmp_path)
+    for data_dir, built in ((".", f"data/built_{tmp_path.name}"), (table, "data/built_houses")):
+        result = run("train", "--model_dir", model_dir, "--data_dir", data_dir)
+        assert pasted(result.err)[0][-3:] == [str(data_dir), "--output_dir", built]
 
 
 @pytest.mark.parametrize("command", ["train", "evaluate", "search_hyperparams"])

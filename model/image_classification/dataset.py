@@ -123,8 +123,9 @@ def find_photos(data_dir: Path) -> list[Photo]:
         UserError: there is no such folder, no photo in it, or a photo without a label.
     """
     if not data_dir.is_dir():
+        problem = "a file, and no folder" if data_dir.exists() else "no such folder"
         raise UserError(
-            f"{data_dir}: no such folder. Expected train_signs/ and test_signs/ with {{label}}_IMG_{{id}}.jpg,\n"
+            f"{data_dir}: {problem}. Expected train_signs/ and test_signs/ with {{label}}_IMG_{{id}}.jpg,\n"
             f"or train/ and test/ with one folder of photos per class, or just one folder per class.\n"
             f"The SIGNS photos of CS230 (1.1 GB): {SIGNS_URL}\n"
             f"Without any photos: python build_dataset.py --sample draws a data set of its own."

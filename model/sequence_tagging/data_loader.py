@@ -120,7 +120,7 @@ class Dataset(BaseDataset):
         starts, lengths = self.starts[indices], self.lengths[indices]
         longest = np.maximum.reduceat(lengths, np.cumsum([0, *sizes[:-1]]))  # of each batch
         width = longest.repeat(sizes)  # of each sentence in its padded batch
-        # all that follows has a number for each cell of the padded batches, one batch behind the other
+        # from here on, arrays have one entry per cell of the padded batches, batch after batch
         step = np.arange(width.sum()) - (width.cumsum() - width).repeat(width)
         at = np.where(step < lengths.repeat(width), starts.repeat(width) + step, len(self.words) - 1)
         cells = (longest * sizes).tolist()

@@ -153,14 +153,14 @@ def predictions(outputs: Outputs, labels: Tensor) -> tuple[Tensor, Tensor, Tenso
 
 
 def count(batches: list[tuple[Tensor, Tensor, Tensor, Tensor]]) -> Tensor:
-    """5 counts, of some batches of `predictions`: those of `count_entities`, then correct words and words."""
+    """Five counts over some batches: correct, predicted and labelled entities, correct words, all words."""
     _, _, continues, types = batches[0]
     tags, labels = (torch.cat([batch[side].flatten() for batch in batches]) for side in (0, 1))
     sizes, widths = torch.tensor([batch[1].shape for batch in batches], device=labels.device).unbind(1)
     ends = widths.repeat_interleave(sizes).cumsum(0)  # of sentences, with their padding
     is_word = labels != NO_TAG
     both = torch.stack([tags, labels]).where(is_word, len(types) - 1)
-    words = torch.stack([(tags == labels).sum(), is_word.sum()])  # the predicted tag of padding is none that is counted
+    words = torch.stack([(tags == labels).sum(), is_word.sum()])  # NO_TAG is never predicted
     return torch.cat([count_entities(both, ends[:-1], continues, types), words])
 
 

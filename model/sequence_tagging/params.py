@@ -97,3 +97,9 @@ class DataParams(SharedDataParams):
                     " built. Build the data set again with --overwrite."
                 )
         return self.model_copy(update=lists)
+
+    def as_learnt(self, learnt: dict[str, Any]) -> Self:
+        """The same sentences with the vocabularies of a network. Tags that it does not know count as errors."""
+        lists = {name: learnt.get(name, getattr(self, name)) for name in self.decides_network}
+        unseen = [tag for tag in (*self.tags, *self.unseen_tags) if tag not in lists["tags"]]
+        return self.model_copy(update={**lists, "unseen_tags": unseen})
