@@ -123,10 +123,7 @@ def read_params_file(tasks: Tasks, model_dir: Path, data_dir: str | None = None)
     if path.exists():
         return JsonFile.read(path)
     there = [other.parent.name for other in model_dir.parent.glob("*/params.json")]
-    built_for = JsonFile.read(data) if data_dir and (data := Path(data_dir) / "dataset_params.json").is_file() else None
-    names = [built_for.values["task"]] if built_for and built_for.values.get("task") in tasks else tasks
-    bases = {name: example_of(tasks, tasks[name]) for name in names}
-    examples = ", ".join(f"--base {base} ({name})" for name, base in bases.items() if base)
+    examples = ", ".join(f"--base {base} ({name})" for name, base in examples_for(tasks, data_dir).items())
     raise UserError(
         f"{path}: no such file.{did_you_mean(model_dir.name, there)} An experiment is a folder with a params.json. A"
         " search also has a search.json."
@@ -224,6 +221,16 @@ def read_history(model_dir: Path) -> list[dict[str, Any]]:
         return [json.loads(line) for line in (model_dir / "history.jsonl").read_text(encoding="utf-8").splitlines()]
     except (OSError, ValueError):
         return []
+
+
+def examples_for(tasks: Tasks, data_dir: str | None = None) -> dict[str, Path]:
+    """A shipped experiment for the task of `data_dir`; for every task if that is no built data set."""
+    path, names = Path(data_dir or "") / "dataset_params.json", list(tasks)
+    if data_dir and path.is_file():
+        task = JsonFile.read(path).values.get("task")
+        names = [name for name in names if name == task] or names
+    found = {name: example_of(tasks, tasks[name]) for name in names}
+    return {name: example for name, example in found.items() if example}
 
 
 def example_of(tasks: Tasks, task: Task, folder: Path = Path("experiments")) -> Path | None:

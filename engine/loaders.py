@@ -151,7 +151,7 @@ def _load_array(path: Path) -> Tensor:
 # --------------------------------------------------------------------------------------------- batches
 
 POOL = 50  # batches whose examples are sorted by length together
-AT_ONCE, EXAMPLES_AT_ONCE = 16, 4096  # batches that a data set may make together: so many, or with so many examples
+MADE_AT_ONCE, EXAMPLES_AT_ONCE = 16, 4096  # the most batches that are made together, and examples in them
 
 
 class BatchSampler(Sampler[Any]):
@@ -215,11 +215,14 @@ class Loader(DataLoader[Any]):
 
     def __iter__(self) -> Any:
         if self.num_workers:
-            return super().__iter__()
-        dataset, batches = self.dataset, iter(self.batch_sampler)  # type: ignore[arg-type]
-        at_once = max(1, min(AT_ONCE, EXAMPLES_AT_ONCE // self.batch_sampler.batch_size))  # type: ignore[union-attr]
-        chunks = iter(lambda: list(itertools.islice(batches, at_once)), [])
-        return (made for chunk in chunks for made in dataset.make_batches(chunk))  # type: ignore[attr-defined]
+            yield from super().__iter__()
+            return
+        dataset, sampler = self.dataset, self.batch_sampler
+        assert isinstance(dataset, Dataset)
+        assert isinstance(sampler, BatchSampler)
+        batches, at_once = iter(sampler), max(1, min(MADE_AT_ONCE, EXAMPLES_AT_ONCE // sampler.batch_size))
+        while chunk := list(itertools.islice(batches, at_once)):
+            yield from dataset.make_batches(chunk)
 
 
 def fetch_dataloaders(

@@ -51,7 +51,8 @@ def fit_tables(
 ) -> str:
     """Tables of at most `width` characters, and how to see what was left out. With `show_all`, nothing is.
 
-    Only the command in the last lines may be longer, since a command of two lines cannot be pasted.
+    Wider than `width` are only tables of which nothing can be left out (`show_all`, more `columns` than fit, a terminal
+    of less than 30 columns), and the command at the end, since a command of two lines cannot be pasted.
     """
     parts, notes, is_narrowed, example = [], count_untrained(results, show_all), False, ""
     for group, table in make_tables(results, columns, show_all):

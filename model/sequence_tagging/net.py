@@ -157,7 +157,8 @@ def count(batches: list[tuple[Tensor, Tensor, Tensor, Tensor]]) -> Tensor:
     _, _, continues, types = batches[0]
     tags, labels = (torch.cat([batch[side].flatten() for batch in batches]) for side in (0, 1))
     sizes, widths = torch.tensor([batch[1].shape for batch in batches], device=labels.device).unbind(1)
-    ends = widths.repeat_interleave(sizes).cumsum(0)  # of sentences, with their padding
+    num_sentences = sum(len(batch[1]) for batch in batches)
+    ends = widths.repeat_interleave(sizes, output_size=num_sentences).cumsum(0)  # of sentences, with their padding
     is_word = labels != NO_TAG
     both = torch.stack([tags, labels]).where(is_word, len(types) - 1)
     words = torch.stack([(tags == labels).sum(), is_word.sum()])  # NO_TAG is never predicted
