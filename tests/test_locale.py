@@ -101,7 +101,7 @@ def test_a_search_in_a_locale_without_umlauts(tmp_path: Path) -> None:
     values = {"task": "tabular_prediction", "data_dir": str(data), "num_epochs": 1}
     (parent / "params.json").write_text(json.dumps(values, ensure_ascii=False), encoding="utf-8")
     out = run_in_c("search_hyperparams", "--parent_dir", parent, "--set", "learning_rate=1e-3,1e-2", "--jobs", 1)
-    assert f"python train.py --model_dir {parent / 'best'}" in out
+    assert f"python train.py --model_dir '{parent / 'best'}'" in out
     assert read_json(parent / "best" / "params.json")["data_dir"] == str(data)
 
 
