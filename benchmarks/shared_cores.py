@@ -22,7 +22,6 @@ import torch
 from benchmarks.hardware import describe_hardware
 from benchmarks.paired import ratio, train_way
 from engine.experiments import load_experiment
-from engine.loaders import fetch_dataloaders
 from model import TASKS
 
 ROOT = Path(__file__).parent.parent
@@ -38,14 +37,13 @@ def train_for(model_dir: str, data_dir: str, seconds: float) -> None:
     """Train for whole epochs until `seconds` are over, and print examples per second. The first epoch is warm-up."""
     task, params, *_ = load_experiment(TASKS, model_dir, data_dir)
     epoch = train_way(task, params, torch.device("cpu"))
-    num_examples = len(fetch_dataloaders(task, ["train"], params)["train"].dataset)  # type: ignore[arg-type]
     epoch()
     print("READY", flush=True)
     epochs, start = 0, time.perf_counter()
     while time.perf_counter() - start < seconds:
         epoch()
         epochs += 1
-    print(num_examples * epochs / (time.perf_counter() - start), flush=True)
+    print(params.data.sizes["train"] * epochs / (time.perf_counter() - start), flush=True)
 
 
 def start(model_dir: str, data_dir: str, seconds: float, choice: dict[str, str]) -> subprocess.Popen[str]:

@@ -54,7 +54,7 @@ def fit_tables(
     Wider than `width` are only tables of which nothing can be left out (`show_all`, more `columns` than fit, a terminal
     of less than 30 columns), and the command at the end, since a command of two lines cannot be pasted.
     """
-    parts, notes, is_narrowed, example = [], count_untrained(results, show_all), False, ""
+    parts, notes, example = [], count_untrained(results, show_all), ""
     for group, table in make_tables(results, columns, show_all):
         table = change(table, "status", abbreviate)
         required = table.header if columns else ["experiment", "status", *group.ranking_columns]
@@ -63,12 +63,12 @@ def fit_tables(
         if left_out := [name for name in table.header if name not in shown.header]:
             names = ", ".join(name.replace(" ", "_") for name in left_out)
             lines.append(textwrap.shorten(f"columns left out ({len(left_out)}): {names}", width, placeholder=" ..."))
-            is_narrowed, example = True, left_out[0]
+            example = left_out[0]
         parts.append("\n".join(lines))
-    if notes or is_narrowed:
+    if notes or example:
         command = command_line("synthesize_results.py", "--parent_dir", parent_dir, "--all")
         notes += ["To see all:", f"  {command}"]
-    if is_narrowed:
+    if example:
         notes.append(f"To see certain columns: --columns experiment {example.replace(' ', '_')}")
     return "\n\n".join([*parts, "\n".join(notes)] if notes else parts)
 

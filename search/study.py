@@ -229,10 +229,10 @@ def open_storage(url: str) -> optuna.storages.RDBStorage:
 
 def check_same_search(search: Search, study: optuna.Study) -> None:
     """Raises UserError if the study was begun with another space, other parameters, or other data."""
-    now = search.describe()
+    now, commit = search.describe(), git_commit()
     if "search" not in study.user_attrs:
         study.set_user_attr("search", now)
-        study.set_user_attr("git_commit", git_commit())
+        study.set_user_attr("git_commit", commit)
     fields = type(search.params).model_fields
     defaults = {name: field.default for name, field in fields.items() if name in now}
     before: Mapping[str, Any] = defaults | study.user_attrs["search"]  # a parameter may be newer than the study
@@ -240,7 +240,6 @@ def check_same_search(search: Search, study: optuna.Study) -> None:
         what = f"{search.parent_dir}: the search here began with another space or other parameters"
         hint = "Change it back to go on, or begin another search in a new folder."
         raise UserError("\n  ".join([what, *changed.values()]) + f"\n{hint}")
-    commit = git_commit()
     if (begun_with := study.user_attrs.get("git_commit")) and begun_with != commit:
         logger.warning("git_commit: %s then, %s now. So trials may not be comparable.", begun_with, commit)
 

@@ -57,9 +57,9 @@ def list_gpus(device: str = "auto") -> list[str]:
 
 def find_gpus(device: str) -> list[str]:
     """As `list_gpus`. Torch takes seconds to import, so it is asked only if nothing quicker can tell."""
-    build = torch_build()
     if sys.platform == "darwin" or device == "mps":
         return ask(sys.executable, "-c", LIST_GPUS, device)
+    build = torch_build()
     if not (build["cuda"] or build["hip"]):
         return []
     if (visible := os.environ.get(gpu_variable())) is not None:
@@ -67,7 +67,7 @@ def find_gpus(device: str) -> list[str]:
     nvidia = ["nvidia-smi", "--query-gpu=index", "--format=csv,noheader"]
     if build["cuda"] and shutil.which(nvidia[0]) and (listed := ask(*nvidia)):
         return listed
-    has_driver = build["hip"] or (build["cuda"] and os.path.exists("/dev/nvidiactl"))
+    has_driver = build["hip"] or os.path.exists("/dev/nvidiactl")
     return ask(sys.executable, "-c", LIST_GPUS, device) if has_driver or device == "cuda" else []
 
 
