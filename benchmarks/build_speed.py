@@ -21,7 +21,7 @@ import numpy as np
 from PIL import Image
 
 from benchmarks.hardware import describe_hardware
-from model.image_classification.dataset import list_images, open_rgb
+from engine.images import list_images, open_rgb
 
 ROOT = Path(__file__).parent.parent
 FULL = 3024

@@ -28,9 +28,10 @@ from benchmarks.hardware import describe_hardware
 from benchmarks.paired import Way, bare_way, measure, new, print_speeds, train_way
 from engine.devices import choose_device
 from engine.experiments import load_experiment
+from engine.images import list_images
 from engine.loaders import fetch_dataloaders
 from model import TASKS
-from model.image_classification.dataset import label_of, list_images
+from model.image_classification.dataset import label_of
 
 
 class TutorialDataset(Dataset[Any]):

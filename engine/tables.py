@@ -141,7 +141,7 @@ def read_table(path: Path, split: str, no_header: bool = False) -> Table:
         raise UserError(f"{path}: cannot be read ({error.strerror}). Expected a table such as data.csv.") from None
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: not UTF-8 (byte {error.start}). Save it as UTF-8.") from None
-    reader = csv.reader(io.StringIO(text), delimiter=_find_delimiter(text), strict=True, skipinitialspace=True)
+    reader = csv.reader(io.StringIO(text), delimiter=find_delimiter(text), strict=True, skipinitialspace=True)
     try:
         lines = [(reader.line_num, [cell.strip() for cell in cells]) for cells in reader if any(cells)]
     except csv.Error as error:
@@ -157,7 +157,7 @@ def read_table(path: Path, split: str, no_header: bool = False) -> Table:
     return Table(header, [Row(cells, split, f"{path}, line {number}") for number, cells in lines])
 
 
-def _find_delimiter(text: str) -> str:
+def find_delimiter(text: str) -> str:
     """The one that splits the first lines into the most columns, equally many in each."""
 
     def columns(delimiter: str) -> int:

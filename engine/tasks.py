@@ -19,10 +19,12 @@ PARTS = {
     "Net": "net",
     "loss_fn": "net",
     "metrics": "net",
+    "Processing": "predict",
 }
 OPTIONAL_PARTS = {
     "add_build_arguments": "dataset",
     "num_items": "net",
+    "answers": "net",
     "Report": "report",
     "write_sample": "sample",
 }

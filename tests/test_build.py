@@ -14,7 +14,8 @@ import pytest
 from PIL import Image, ImageOps
 
 from engine.building import replace_folder
-from model.image_classification.dataset import Photo, open_rgb, split_photos
+from engine.images import open_rgb
+from model.image_classification.dataset import Photo, split_photos
 from model.image_classification.sample import SIZES, write_sample
 from tests.conftest import ROOT, draw_photo, draw_photos, read_json, refused, run
 

@@ -21,11 +21,12 @@ from PIL import Image
 from torch import Tensor
 
 from engine.cache import cached_array
+from engine.images import list_images
 from engine.loaders import Batch, make_rng
 from engine.loaders import Dataset as BaseDataset
 from utils import UserError, in_threads
 
-from .dataset import label_of, list_images
+from .dataset import label_of
 from .params import Params
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import io
 import logging
 import os
 import re
@@ -14,14 +13,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 
 from engine.building import SPLITS, check_classes, class_names, copies_across_splits, find_splits, split_off
+from engine.images import EXTENSIONS, encode, list_images, open_rgb, what_is_wrong
 from utils import UserError, in_threads
 
 logger = logging.getLogger(__name__)
 
-EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp")
 SIGNS_NAME = re.compile(r"(.+?)_IMG_.+", re.IGNORECASE)  # {label}_IMG_{id}.jpg
 SIGNS_URL = "https://drive.google.com/file/d/1ufiR6hUKhXoAyiBNsySPkUwlvE_wfEHC/view"
 
@@ -94,17 +93,6 @@ class Photo(NamedTuple):
     def target(self) -> str:
         """Where the built image goes, relative to the data set."""
         return f"{self.split}_signs/{Path(self.name).with_suffix('.jpg').as_posix()}"
-
-
-def list_images(folder: Path) -> list[str]:
-    """Paths, relative to `folder`, of all image files in and below it, sorted. Hidden files do not count."""
-    found = []
-    for root, folders, files in os.walk(folder, followlinks=True):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        below = os.path.relpath(root, folder)
-        names = [name for name in files if name.lower().endswith(EXTENSIONS) and not name.startswith(".")]
-        found += names if below == "." else [f"{below}/{name}".replace(os.sep, "/") for name in names]
-    return sorted(found)
 
 
 def label_of(name: str) -> str | None:
@@ -191,35 +179,13 @@ class Shrunk(NamedTuple):
     histogram: np.ndarray  # 3 x 256 counts of pixels, as built
 
 
-def open_rgb(path: Path, size: int) -> Image.Image:
-    """Read any photo as size x size RGB, upright. A JPEG is decoded at the smallest scale that is at least twice that.
-
-    Raises OSError, ValueError, SyntaxError and others, as Pillow's decoders do, when the file cannot be read.
-    """
-    with Image.open(path) as image:
-        drafted = image.draft(None, (2 * size, 2 * size))  # JPEG only: 1/2, 1/4 or 1/8, by leaving out frequencies
-        box = drafted[1] if drafted else None  # 1/8 of 1500 pixels is 187.5: where the picture ends in the last pixel
-        if image.mode.startswith("I"):  # 16 bits a pixel, which convert() would clip to white
-            image = Image.fromarray((np.asarray(image).clip(0, 65535) // 256).astype(np.uint8))
-        mode = "RGBA" if image.has_transparency_data else "RGB"
-        if image.mode != mode:
-            image = image.convert(mode)
-        image = ImageOps.exif_transpose(image.resize((size, size), Image.Resampling.BILINEAR, box, reducing_gap=2.0))
-    if mode == "RGBA":
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
-    return image
-
-
 def shrink(photo: Photo, size: int, folder: Path) -> Shrunk | str:
     """Build one image. Returns what is wrong with the photo when it cannot be read."""
     try:
         image = open_rgb(photo.path, size)
-    except UnidentifiedImageError:
-        return "not an image"
     except Exception as error:  # whatever is wrong in there, the file cannot be read
-        return str(error) or type(error).__name__
-    encoded = io.BytesIO()
-    image.save(encoded, "JPEG", quality=95, subsampling=0)
+        return what_is_wrong(error)
+    encoded = encode(image)
     (folder / photo.target).write_bytes(encoded.getbuffer())
     return Shrunk(
         hashlib.sha256(image.tobytes()).hexdigest(),

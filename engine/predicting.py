@@ -1,0 +1,327 @@
+"""Using what was trained: raw inputs -> records. Does not import torch, so that an ONNX file is used without it."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import os
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Literal, NamedTuple
+
+import numpy as np
+
+from engine.params import JsonFile
+from engine.tasks import Task, Tasks
+from utils import UserError
+
+Record = dict[str, Any]
+Arrays = np.ndarray | dict[str, np.ndarray]
+
+WINDOW = 16  # batches whose inputs are read, and sorted by length, together
+SLOW = 0.001  # seconds; inputs that take longer to read are read by several threads
+
+
+class Unreadable(NamedTuple):
+    """Stands for an input that was named but cannot be read, where the others stand."""
+
+    input: Any
+    error: str
+
+
+class Example(NamedTuple):
+    """An input that was read.
+
+    Attributes:
+        input: what its record shows: a path, a text, a row.
+        content: what `Processing.collate` makes batches of.
+        length: examples of similar length share a batch, to reduce padding.
+    """
+
+    input: Any
+    content: Any
+    length: int = 0
+
+
+class Options(NamedTuple):
+    """How a command line says that texts are to be read.
+
+    Attributes:
+        file: a file with one text a line; `-` is standard input.
+        tokenized: words stand between spaces already.
+        columns: the file has CoNLL's columns.
+    """
+
+    file: str | None = None
+    tokenized: bool = False
+    columns: bool = False
+
+
+class Processing(ABC):
+    """What comes before the network and after it. A task's predict.py has a subclass called `Processing`.
+
+    Attributes:
+        accepts: what an input is; decides how commands and the page of serve.py take inputs.
+        about: how raw inputs become what the network takes; stands in exported files, for people.
+        top: how many classes a record lists.
+    """
+
+    accepts: ClassVar[Literal["images", "texts", "rows"]]
+    about: ClassVar[str] = ""
+
+    def __init__(self, params: Any, top: int = 1):
+        self.params, self.top = params, top
+
+    @abstractmethod
+    def read(self, words: Sequence[str], options: Options) -> Iterator[Any]:
+        """The raw inputs that the words of a command line name, one by one; an `Unreadable` in place of a bad one.
+
+        Raises:
+            UserError: nothing can be read at all.
+        """
+
+    @abstractmethod
+    def preprocess(self, raw: Any) -> Example:
+        """Read one input. Raises UserError that says why it cannot be read."""
+
+    @abstractmethod
+    def collate(self, contents: Sequence[Any]) -> Arrays:
+        """The `content` of some examples -> the inputs of the network, as its Dataset makes them."""
+
+    def postprocess(self, outputs: Mapping[str, np.ndarray]) -> list[Record]:
+        """What the network says of a batch -> a record for each example, with `prediction` and `probability`.
+
+        Args:
+            outputs: what `answers` of the task's net.py returns; {"outputs": ...} where it has none. Unless a task says
+                otherwise these are batch_size x num_classes scores.
+        """
+        return class_records(outputs["outputs"], self.params.data.classes, self.top)
+
+    def complete(self, example: Example, record: Record) -> Record:
+        """The record of an example, with what only the example knows."""
+        return {"input": example.input, **record}
+
+    def show(self, record: Record, color: bool = False) -> str:
+        """A record as a line for a person."""
+        probability = "" if record["probability"] is None else f"{record['probability']:.4f}"
+        prediction = as_text(record["prediction"])
+        others = [f"{name} {p:.4f}" for name, p in record.get("probabilities", {}).items() if name != prediction]
+        shown = f"{probability:>6}  {bold(prediction, color):<{20 + 8 * color}}"
+        return "  ".join([shown.rstrip() if not others else shown, *others, as_text(record["input"])])
+
+
+def bold(text: str, color: bool) -> str:
+    return f"\033[1m{text}\033[0m" if color else text
+
+
+def as_text(value: Any) -> str:
+    """A value of a record as a person, or a cell of a CSV file, shows it."""
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} {as_text(part)}" for name, part in value.items())
+    if isinstance(value, list | tuple):
+        return ", ".join(map(as_text, value))
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+# --------------------------------------------------------------------------------------------- records
+
+
+def class_records(scores: np.ndarray, classes: Sequence[str], top: int = 1) -> list[Record]:
+    """The class with the largest score, and its probability.
+
+    Args:
+        scores: batch_size x num_classes logits or log-probabilities.
+        top: if more than 1, `probabilities` holds the `top` most probable classes, the most probable first.
+    """
+    probabilities = softmax(scores)
+    if top <= 1:
+        best = scores.argmax(axis=1)
+        chosen = probabilities[np.arange(len(best)), best].tolist()
+        return [
+            {"prediction": classes[index], "probability": probability}
+            for index, probability in zip(best.tolist(), chosen, strict=True)
+        ]
+    order = (-scores).argsort(axis=1, kind="stable")[:, :top]
+    rows = np.take_along_axis(probabilities, order, axis=1)
+    return [
+        {
+            "prediction": classes[indices[0]],
+            "probability": row[0],
+            "probabilities": {classes[index]: p for index, p in zip(indices, row, strict=True)},
+        }
+        for indices, row in zip(order.tolist(), rows.tolist(), strict=True)
+    ]
+
+
+def softmax(scores: np.ndarray) -> np.ndarray:
+    powers = np.exp(scores - scores.max(axis=-1, keepdims=True))
+    return powers / powers.sum(axis=-1, keepdims=True)
+
+
+def label_records(logits: np.ndarray, labels: Sequence[str]) -> list[Record]:
+    """The labels with a probability over one half; the probability that just these apply, were labels independent.
+
+    Args:
+        logits: batch_size x num_labels.
+    """
+    p = 1 / (1 + np.exp(-logits.astype(np.float64)))
+    of_set = np.where(p > 0.5, p, 1 - p).prod(axis=1).tolist()
+    return [
+        {
+            "prediction": [label for label, q in zip(labels, row, strict=True) if q > 0.5],
+            "probability": probability,
+            "probabilities": dict(zip(labels, row, strict=True)),
+        }
+        for row, probability in zip(p.tolist(), of_set, strict=True)
+    ]
+
+
+def number_records(
+    outputs: np.ndarray, targets: Sequence[str], mean: Sequence[float] = (0.0,), std: Sequence[float] = (1.0,)
+) -> list[Record]:
+    """The predicted number, or with several targets a dict of them. A number comes without a probability.
+
+    Args:
+        outputs: batch_size x num_targets standardised numbers.
+        mean, std: what they were standardised with.
+    """
+    numbers = (outputs * np.array(std, np.float32) + np.array(mean, np.float32)).tolist()
+    if len(targets) == 1:
+        return [{"prediction": row[0], "probability": None} for row in numbers]
+    return [{"prediction": dict(zip(targets, row, strict=True)), "probability": None} for row in numbers]
+
+
+# ------------------------------------------------------------------------------------------- predicting
+
+
+@dataclass
+class About:
+    """What is known of trained weights."""
+
+    path: str
+    epoch: int | None = None
+    trained: str | None = None  # when, as 2026-01-31 12:00:00
+    metrics: dict[str, float] | None = None  # on val, after that epoch
+
+
+class Predictor:
+    """Answers with a trained network: `predictor(inputs)` returns a record for each input.
+
+    Attributes:
+        task: its name.
+        processing: what the task's predict.py offers.
+        network: arrays, the inputs of a batch -> what `answers` of the task's net.py returns, as arrays.
+        about: of the weights.
+    """
+
+    def __init__(
+        self, task: str, processing: Processing, network: Callable[[Arrays], dict[str, np.ndarray]], about: About
+    ):
+        self.task, self.processing, self.network, self.about = task, processing, network, about
+        self.params = processing.params
+
+    def __call__(self, inputs: Iterable[Any]) -> list[Record]:
+        """A record for each input, in order: `input`, `prediction`, `probability`, and what the task adds.
+
+        The record of an input that cannot be read has an `error` in place of the last two. Inputs are paths of images
+        (or bytes, PIL images, arrays of height x width x 3), texts (or lists of words), or dicts of columns.
+        """
+        if isinstance(inputs, str | bytes | Path | Mapping):
+            inputs = [inputs]
+        return list(self.stream(inputs))
+
+    def stream(self, inputs: Iterable[Any], window: int | None = None) -> Iterator[Record]:
+        """The same, as the inputs come. `window` inputs are in memory at a time."""
+        inputs = iter(inputs)
+        size = window or WINDOW * self.params.batch_size
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            while chunk := list(itertools.islice(inputs, size)):
+                yield from self._answer_all(self._read_all(chunk, pool))
+
+    def preprocess(self, raw: Any) -> Example | Unreadable:
+        """Read one input."""
+        if isinstance(raw, Unreadable):
+            return raw
+        try:
+            return self.processing.preprocess(raw)
+        except UserError as error:
+            return Unreadable(name_of(raw), str(error))
+
+    def answer(self, examples: Sequence[Example]) -> list[Record]:
+        """The records of some examples, computed as one batch."""
+        outputs = self.network(self.processing.collate([example.content for example in examples]))
+        records = self.processing.postprocess(outputs)
+        return [
+            self.processing.complete(example, record) if is_finite(record) else {"input": example.input, "error": FAR}
+            for example, record in zip(examples, records, strict=True)
+        ]
+
+    def _read_all(self, chunk: list[Any], pool: ThreadPoolExecutor) -> list[Example | Unreadable]:
+        # small images are read faster by one thread, since Python's lock changes hands more often than it is worth
+        started = time.perf_counter()
+        first = self.preprocess(chunk[0])
+        is_slow = time.perf_counter() - started > SLOW
+        return [first, *(pool.map if is_slow else map)(self.preprocess, chunk[1:])]
+
+    def _answer_all(self, examples: list[Example | Unreadable]) -> list[Record]:
+        records: list[Record] = [
+            {"input": example.input, "error": example.error} if isinstance(example, Unreadable) else {}
+            for example in examples
+        ]
+        readable = [i for i, example in enumerate(examples) if isinstance(example, Example)]
+        readable.sort(key=lambda i: -examples[i].length)  # type: ignore[union-attr]
+        for start in range(0, len(readable), self.params.batch_size):
+            batch = readable[start : start + self.params.batch_size]
+            for i, record in zip(batch, self.answer([examples[i] for i in batch]), strict=True):  # type: ignore[misc]
+                records[i] = record
+        return records
+
+
+FAR = "the network's answer is not a number: the input is too far from what it was trained on"
+
+
+def is_finite(record: Record) -> bool:
+    """Whether the numbers of a record are numbers; with an infinite input they need not be."""
+    prediction = record["prediction"]
+    numbers = [record["probability"], *(prediction.values() if isinstance(prediction, dict) else [prediction])]
+    return all(math.isfinite(number) for number in numbers if isinstance(number, float))
+
+
+def name_of(raw: Any) -> Any:
+    """What a record calls an input that could not be read."""
+    if isinstance(raw, str | Mapping):
+        return raw
+    return str(raw) if isinstance(raw, Path) else getattr(raw, "name", type(raw).__name__)
+
+
+def load_predictor(tasks: Tasks, place: str | Path, device: str = "auto", top: int = 1) -> Predictor:
+    """What was trained, ready to answer.
+
+    Args:
+        place: folder of an experiment, whose best weights are taken; a checkpoint; or a file that export.py wrote.
+        top: how many classes a record lists.
+
+    Raises:
+        UserError: there are no weights, or these are no weights of this project, or of another version of it.
+    """
+    place = Path(place)
+    if place.suffix == ".onnx":
+        from engine.onnx_network import load_onnx
+
+        return load_onnx(tasks, place, top)
+    from engine.torch_network import load_checkpointed  # imports torch
+
+    return load_checkpointed(tasks, place, device, top)
+
+
+def learnt_params(task: Task, params: Mapping[str, Any], data: Mapping[str, Any], path: Path) -> Any:
+    """The parameters that weights were trained with, from plain values. Raises UserError if they are not known here."""
+    learnt, learnt_data = (
+        JsonFile(path, dict(values), heading=f"{path}: weights of another version: its {name}").validate(model)
+        for values, name, model in ((params, "params", task.Params), (data, "data", task.DataParams))
+    )
+    return learnt.with_data(learnt_data)

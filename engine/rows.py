@@ -1,0 +1,118 @@
+"""Rows of CSV files, or dicts -> what the network takes: what tasks that read tables need to predict."""
+
+from __future__ import annotations
+
+import csv
+import itertools
+import math
+import sys
+from abc import abstractmethod
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import IO, Any
+
+from engine.predicting import Arrays, Example, Options, Processing, Unreadable
+from engine.tables import Row, Table, find_delimiter, is_empty, is_number
+from utils import UserError
+
+
+class RowProcessing(Processing):
+    """Rows, each a dict of column -> cell. A row may have more columns than those of training, in any order."""
+
+    accepts = "rows"
+
+    @property
+    @abstractmethod
+    def columns(self) -> Sequence[str]:
+        """The columns that a row must have."""
+
+    @property
+    @abstractmethod
+    def numbers(self) -> Collection[str]:
+        """Those of them that hold numbers, or nothing."""
+
+    @abstractmethod
+    def encode(self, table: Table) -> Arrays:
+        """The inputs of the network for some rows that have just the `columns`."""
+
+    def read(self, words: Sequence[str], options: Options) -> Iterator[Any]:
+        """CSV files with a header; `-` for one on stdin."""
+        if any(options) or not words:
+            raise UserError("Which rows? Expected CSV files with the columns of training, or - for one on stdin.")
+        for word in words:
+            yield from read_rows(word, self.columns)
+
+    def preprocess(self, raw: Any) -> Example:
+        if not isinstance(raw, Mapping):
+            raise UserError("expected a row: an object that says what stands in each column")
+        if missing := [name for name in self.columns if name not in raw]:
+            raise UserError(f"no value for the column {', '.join(missing)}")
+        cells = [as_cell(raw[name]) for name in self.columns]
+        for name, cell in zip(self.columns, cells, strict=True):
+            if name in self.numbers and not is_number(cell) and not is_empty(cell):
+                raise UserError(f"{cell:.100} in the column {name}, which holds numbers")
+        return Example(dict(raw), cells)
+
+    def collate(self, contents: Sequence[list[str]]) -> Arrays:
+        return self.encode(Table(list(self.columns), [Row(cells, "", "") for cells in contents]))
+
+
+def as_cell(value: Any) -> str:
+    """A value as it would stand in a CSV file. Raises UserError if it cannot."""
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return ""
+    if isinstance(value, Mapping | list | tuple):
+        raise UserError(f"{value!s:.100}: expected a number or a word")
+    return str(value).strip()
+
+
+def read_rows(name: str, columns: Sequence[str]) -> Iterator[dict[str, str] | Unreadable]:
+    """The rows of a CSV file one by one, whatever its size.
+
+    Args:
+        name: of the file; `-` is standard input.
+        columns: that a row must have. If they are numbered, the file needs no header.
+
+    Raises:
+        UserError: there is no such file, or the header lacks a column.
+    """
+    try:
+        descriptor: Any = sys.stdin.fileno() if name == "-" else name
+        with open(descriptor, encoding="utf-8-sig", errors="surrogateescape", newline="", closefd=name != "-") as file:
+            yield from _rows_of(file, name, columns)
+    except OSError as error:
+        raise UserError(f"{name}: cannot be read ({error.strerror}). Expected a CSV file.") from None
+
+
+def _rows_of(file: IO[str], name: str, columns: Sequence[str]) -> Iterator[dict[str, str] | Unreadable]:
+    head = list(itertools.islice(file, 20))
+    lines = itertools.chain(head, file)
+    reader = csv.reader(lines, delimiter=find_delimiter("".join(head)), strict=True, skipinitialspace=True)
+    header: list[str] = []
+    while True:
+        try:
+            cells = [cell.strip() for cell in next(reader)]
+        except StopIteration:
+            return
+        except csv.Error as error:
+            yield Unreadable(f"{name}, line {reader.line_num}", f"{error}. Is a quotation mark left open?")
+            continue
+        if not any(cells):
+            continue
+        if not header:
+            numbered = [f"column {i + 1}" for i in range(len(cells))]
+            header = cells if set(columns) <= set(cells) else numbered
+            if missing := [column for column in columns if column not in header]:
+                there = ", ".join(cells)[:500]
+                raise UserError(
+                    f"{name}, line {reader.line_num}: no column {', '.join(missing)}, which the network was trained"
+                    f" with. There are: {there}."
+                )
+            if header is cells:
+                continue
+        place = f"{name}, line {reader.line_num}"
+        if len(cells) != len(header):
+            yield Unreadable(place, f"{len(cells)} cells, expected {len(header)}")
+        elif any(not cell.isascii() and "\udc80" <= max(cell) <= "\udcff" for cell in cells):
+            yield Unreadable(place, "not UTF-8")
+        else:
+            yield dict(zip(header, cells, strict=True))
