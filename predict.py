@@ -1,6 +1,70 @@
-from engine.predicting import load_predictor as load
+"""Use what was trained: the answers of an experiment's best weights for new inputs.
+
+    python predict.py --model_dir experiments/base_model photo.jpg more_photos/ 'others/*.png'
+    python predict.py --model_dir experiments/ner_bilstm_crf "Anna Smith lives in Kent."
+    python predict.py --model_dir experiments/tabular_mlp visitors.csv --output answers.csv
+
+From Python: `predictor = load_predictor("experiments/base_model")`, then `predictor(["photo.jpg"])`.
+
+Exit status: 0 if every input was answered, 1 if some could not be read, 2 if none could.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from engine import predicting
+from engine.commands import run_command
+from engine.predicting import Options, Predictor
+from engine.predictions import FORMATS, open_writer
 from model import TASKS
+from utils import Progress, UserError
 
 
-def load_predictor(place, device="auto", top=1):
-    return load(TASKS, place, device, top)
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("inputs", nargs="*", metavar="INPUT", help="images, folders, sentences, CSV files; - for stdin")
+    parser.add_argument("--model_dir", default="experiments/base_model", help="folder of the experiment (%(default)s)")
+    parser.add_argument("--weights", metavar="FILE", help="instead: a checkpoint, or what export.py wrote")
+    parser.add_argument("--file", help="text: a file with a sentence on each line, or in CoNLL's columns; - for stdin")
+    parser.add_argument("--columns", action="store_true", help="text: --file has CoNLL's columns, whatever its ending")
+    parser.add_argument("--tokenized", action="store_true", help="text: the words stand between spaces already")
+    parser.add_argument("--top", type=int, default=1, help="how many classes to list (%(default)s)")
+    parser.add_argument("--format", choices=FORMATS, help="of what is written (text, or what --output ends in)")
+    parser.add_argument("--output", metavar="FILE", help="write to a file, which appears when it is whole")
+    parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, mps (the fastest there is)")
+    return parser.parse_args()
+
+
+def load_predictor(place: str | Path, device: str = "auto", top: int = 1) -> Predictor:
+    """What was trained, ready to answer: `predictor(inputs)` returns a record for each input.
+
+    Args:
+        place: folder of an experiment, whose best weights are taken; a checkpoint; or what export.py wrote.
+        top: how many classes a record lists.
+
+    Raises:
+        UserError: there are no weights, or these are not of this project, or of another version of it.
+    """
+    return predicting.load_predictor(TASKS, place, device, top)
+
+
+def main() -> None:
+    args = parse_args()
+    if args.top < 1:
+        raise UserError(f"--top {args.top}: expected at least 1.")
+    predictor = load_predictor(args.weights or args.model_dir, args.device, args.top)
+    inputs = predictor.processing.read(args.inputs, Options(args.file, args.tokenized, args.columns))
+    is_typed = "-" in (args.file, *args.inputs) and sys.stdin.isatty()
+    with open_writer(predictor.processing, args.format, args.output) as writer:
+        records = predictor.stream(inputs, window=1 if is_typed else None)
+        if args.output or not sys.stdout.isatty():
+            records = iter(Progress(records, "predicting"))
+        for record in records:
+            writer.write(record)
+
+
+if __name__ == "__main__":
+    run_command(main)

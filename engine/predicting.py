@@ -107,11 +107,37 @@ class Processing(ABC):
 
     def show(self, record: Record, color: bool = False) -> str:
         """A record as a line for a person."""
-        probability = "" if record["probability"] is None else f"{record['probability']:.4f}"
-        prediction = as_text(record["prediction"])
-        others = [f"{name} {p:.4f}" for name, p in record.get("probabilities", {}).items() if name != prediction]
-        shown = f"{probability:>6}  {bold(prediction, color):<{20 + 8 * color}}"
-        return "  ".join([shown.rstrip() if not others else shown, *others, as_text(record["input"])])
+        width = min(24, max(map(len, getattr(self.params.data, "classes", [])), default=0))
+        entries = [(as_text(record["prediction"]), record["probability"])]
+        if isinstance(record["prediction"], str):
+            entries = [*record.get("probabilities", dict(entries)).items()]
+        columns = [
+            bold(f"{name:<{width}}", color and i == 0) + ("" if probability is None else f" {probability:.4f}")
+            for i, (name, probability) in enumerate(entries)
+        ]
+        return "  ".join([*columns, as_text(record["input"])])
+
+    def conll(self, record: Record) -> str:
+        """A record in CoNLL's columns. Raises UserError if there are no tags."""
+        raise UserError("--format conll is for tagged text. Take text, jsonl or csv.")
+
+    def cells(self, record: Record) -> dict[str, Any]:
+        """A record as a row of a CSV file: column -> value."""
+        given, prediction = record["input"], record["prediction"]
+        row = dict(given) if isinstance(given, Mapping) else {"input": given}
+        if isinstance(prediction, Mapping):
+            row |= {f"predicted {target}": as_text(value) for target, value in prediction.items()}
+        else:
+            row["prediction"] = as_text(prediction)
+        if record["probability"] is not None:
+            row["probability"] = f"{record['probability']:.4f}"
+        probabilities = record.get("probabilities", {})
+        if isinstance(prediction, str):
+            for place, (name, probability) in enumerate(list(probabilities.items())[1:], start=2):
+                row |= {f"prediction {place}": name, f"probability {place}": f"{probability:.4f}"}
+        else:
+            row |= {f"probability of {label}": f"{probability:.4f}" for label, probability in probabilities.items()}
+        return row
 
 
 def bold(text: str, color: bool) -> str:

@@ -6,55 +6,58 @@ import csv
 import io
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
 from tabulate import tabulate
-from torch import Tensor
 from torch.utils.data import DataLoader
 
 from engine.loaders import order_of
 from engine.metrics import class_scores, confusion, count_errors, mae, r2, rmse
 from engine.pictures import draw_confusion_matrix
+from engine.predicting import Record
 from engine.tasks import Task
+from engine.torch_network import answers_of, to_arrays
 from utils import write_atomically
 
 
 class Report(ABC):
-    """Collects the outputs of one pass over a split, and writes them up.
+    """Collects what the network says in one pass over a split, as the records that predict.py writes, and writes it up.
 
-    A task's `Report` is called with (loader, params), as these are.
+    A task's `Report` is called with (task, loader, params), as these are.
     """
 
-    def __init__(self, loader: DataLoader[Any], params: Any):
+    def __init__(self, task: Task, loader: DataLoader[Any], params: Any):
         self.dataset: Any = loader.dataset
-        self.order = order_of(loader)
+        self.order = order_of(loader).tolist()
         self.params = params
-        self.kept: list[Any] = []  # of each batch
+        self.answers, self.processing = answers_of(task), task.Processing(params)
+        self.kept: list[Record] = []
 
-    @abstractmethod
     def add(self, outputs: Any) -> None:
-        """Keep in `kept` what is needed of a batch."""
+        """Keep the records of a batch."""
+        self.kept += self.processing.postprocess(to_arrays(self.answers(outputs)))
+
+    @cached_property
+    def records(self) -> list[Record]:
+        """A record for each example, in the order of the data set."""
+        return [record for _, record in sorted(zip(self.order, self.kept, strict=True), key=lambda pair: pair[0])]
 
     @abstractmethod
     def write(self, model_dir: Path, name: str) -> str:
         """Write predictions_{name} and pictures to `model_dir`. Returns a text to print."""
 
-    def in_order(self, batches: Sequence[Tensor]) -> Tensor:
-        """The rows of all batches, in the order of the data set, on the CPU."""
-        rows = torch.cat(list(batches)).cpu()
-        return torch.empty_like(rows).index_copy_(0, self.order, rows)
-
 
 def report_of(task: Task, loader: DataLoader[Any], params: Any) -> Report:
     """The task's own Report; else one of numbers (float labels), of labels (an integer matrix), or of classes."""
     if own := task.optional("Report"):
-        return own(loader, params)
+        return own(task, loader, params)
     labels = loader.dataset.labels  # type: ignore[attr-defined]
     if labels.is_floating_point():
-        return NumberReport(loader, params)
-    return (LabelReport if labels.ndim == 2 else ClassReport)(loader, params)
+        return NumberReport(task, loader, params)
+    return (LabelReport if labels.ndim == 2 else ClassReport)(task, loader, params)
 
 
 def names_of_results(split: str, restore_file: str, checkpoint: dict[str, Any], params: Any) -> tuple[str, str]:
@@ -90,26 +93,22 @@ def score_table(header: Sequence[str], rows: Sequence[Sequence[Any]], counts: in
 
 
 class ClassReport(Report):
-    """For networks whose outputs are batch_size x num_classes scores: logits or log-probabilities."""
-
-    def add(self, outputs: Tensor) -> None:
-        self.kept.append(outputs.float().log_softmax(dim=1).max(dim=1))
+    """For networks that choose one of the classes."""
 
     def write(self, model_dir: Path, name: str) -> str:
         """Write predictions_{name}.csv and the confusion matrix. Returns the scores of each class."""
-        classes, labels = self.params.data.classes, self.dataset.labels.cpu()
-        self.probabilities = self.in_order([scores for scores, _ in self.kept]).exp()
-        self.predicted = self.in_order([predicted for _, predicted in self.kept])
-        columns = (labels.tolist(), self.predicted.tolist(), self.probabilities.tolist())
+        classes, labels, records = self.params.data.classes, self.dataset.labels.cpu(), self.records
         write_predictions(
             model_dir / f"predictions_{name}.csv",
             [self.dataset.kind, "label", "prediction", "probability"],
             (
-                [example, classes[label], classes[predicted], f"{probability:.4f}"]
-                for example, label, predicted, probability in zip(self.dataset.names, *columns, strict=True)
+                [example, classes[label], record["prediction"], f"{record['probability']:.4f}"]
+                for example, label, record in zip(self.dataset.names, labels.tolist(), records, strict=True)
             ),
         )
-        counts = confusion(self.predicted, labels, len(classes))
+        numbers = {class_name: number for number, class_name in enumerate(classes)}
+        predicted = torch.tensor([numbers[record["prediction"]] for record in records])
+        counts = confusion(predicted, labels, len(classes))
         draw_confusion_matrix(counts.numpy(), classes, model_dir / f"confusion_matrix{suffix(name)}.png")
         scores = [score.tolist() for score in class_scores(counts)]
         return score_table(
@@ -118,55 +117,51 @@ class ClassReport(Report):
 
 
 class LabelReport(Report):
-    """For networks whose outputs are batch_size x num_labels logits, of labels that an example has or not."""
-
-    def add(self, outputs: Tensor) -> None:
-        self.kept.append(outputs.float().sigmoid())
+    """For networks that say of each label whether an example has it."""
 
     def write(self, model_dir: Path, name: str) -> str:
         """Write predictions_{name}.csv, with a probability for each label. Returns the scores of each label."""
         names, labels = self.params.data.classes, self.dataset.labels.cpu().long()
-        probabilities = self.in_order(self.kept)
+        rows = [list(record["probabilities"].values()) for record in self.records]
         write_predictions(
             model_dir / f"predictions_{name}.csv",
             [self.dataset.kind, *names, *(f"probability of {label}" for label in names)],
             (
                 [example, *label, *(f"{probability:.4f}" for probability in row)]
-                for example, label, row in zip(self.dataset.names, labels.tolist(), probabilities.tolist(), strict=True)
+                for example, label, row in zip(self.dataset.names, labels.tolist(), rows, strict=True)
             ),
         )
-        rows = []
+        applies = (torch.tensor(rows) > 0.5).long()
+        table = []
         for i, label in enumerate(names):
-            scores = class_scores(confusion((probabilities[:, i] > 0.5).long(), labels[:, i], 2))
-            rows.append([label, *(score[1].item() for score in scores)])
-        return score_table(["label", "precision", "recall", "F1", "support"], rows, 1)
+            scores = class_scores(confusion(applies[:, i], labels[:, i], 2))
+            table.append([label, *(score[1].item() for score in scores)])
+        return score_table(["label", "precision", "recall", "F1", "support"], table, 1)
 
 
 class NumberReport(Report):
-    """For networks whose outputs are batch_size x num_targets numbers.
+    """For networks that predict numbers.
 
     The targets are named, and were standardised, as `label_columns`, `label_mean` and `label_std` of DataParams say, if
     it has these.
     """
-
-    def add(self, outputs: Tensor) -> None:
-        self.kept.append(outputs.float())
 
     def write(self, model_dir: Path, name: str) -> str:
         """Write predictions_{name}.csv, labels and predictions. Returns the errors of each target."""
         data, count = self.params.data, self.dataset.labels.shape[1]
         targets = getattr(data, "label_columns", None) or [f"target {i + 1}" for i in range(count)]
         mean, std = torch.tensor(getattr(data, "label_mean", 0.0)), torch.tensor(getattr(data, "label_std", 1.0))
-        numbers = torch.stack([self.in_order(self.kept), self.dataset.labels.cpu()]) * std + mean
-        predicted, labels = numbers.tolist()
+        labels = self.dataset.labels.cpu() * std + mean
+        predictions = [record["prediction"] for record in self.records]
+        predicted = [[*values.values()] if isinstance(values, dict) else [values] for values in predictions]
         write_predictions(
             model_dir / f"predictions_{name}.csv",
             [self.dataset.kind, *targets, *(f"predicted {target}" for target in targets)],
             (
                 [example, *(f"{value:.6g}" for value in (*label, *row))]
-                for example, label, row in zip(self.dataset.names, labels, predicted, strict=True)
+                for example, label, row in zip(self.dataset.names, labels.tolist(), predicted, strict=True)
             ),
         )
-        counts = count_errors([(numbers[0], numbers[1])]).unsqueeze(2)
+        counts = count_errors([(torch.tensor(predicted), labels)]).unsqueeze(2)
         rows = [[target, *(f(counts[:, i]) for f in (mae, rmse, r2))] for i, target in enumerate(targets)]
         return score_table(["target", "MAE", "RMSE", "R2"], rows, 0)

@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import IO, Any
 
 from engine.predicting import Arrays, Example, Options, Processing, Unreadable
-from engine.tables import Row, Table, find_delimiter, is_empty, is_number
+from engine.tables import DELIMITERS, Row, Table, find_delimiter, is_empty, is_number
 from utils import UserError
 
 
@@ -86,7 +86,7 @@ def read_rows(name: str, columns: Sequence[str]) -> Iterator[dict[str, str] | Un
 def _rows_of(file: IO[str], name: str, columns: Sequence[str]) -> Iterator[dict[str, str] | Unreadable]:
     head = list(itertools.islice(file, 20))
     lines = itertools.chain(head, file)
-    reader = csv.reader(lines, delimiter=find_delimiter("".join(head)), strict=True, skipinitialspace=True)
+    reader = csv.reader(lines, delimiter=_delimiter_of(head, columns), strict=True, skipinitialspace=True)
     header: list[str] = []
     while True:
         try:
@@ -116,3 +116,13 @@ def _rows_of(file: IO[str], name: str, columns: Sequence[str]) -> Iterator[dict[
             yield Unreadable(place, "not UTF-8")
         else:
             yield dict(zip(header, cells, strict=True))
+
+
+def _delimiter_of(head: list[str], columns: Sequence[str]) -> str:
+    """The one that finds the most of `columns` in the header; without a header, what the lines look like."""
+
+    def found(delimiter: str) -> int:
+        cells = next(csv.reader(head, delimiter=delimiter, skipinitialspace=True), [])
+        return len({cell.strip() for cell in cells} & set(columns))
+
+    return max(DELIMITERS, key=found) if any(map(found, DELIMITERS)) else find_delimiter("".join(head))

@@ -21,6 +21,7 @@ from utils import UserError
 logger = logging.getLogger(__name__)
 
 ENDINGS = (".csv", ".tsv", ".txt")
+DELIMITERS = ";\t,"
 EMPTY = {"", "na", "nan", "null", "none", "?"}  # cells that hold no value, in lower case
 
 
@@ -165,7 +166,7 @@ def find_delimiter(text: str) -> str:
         counts = {len(cells) for cells in head if any(cells)}
         return counts.pop() if len(counts) == 1 else 0
 
-    return max(";\t,", key=columns) if any(map(columns, ";\t,")) else ","
+    return max(DELIMITERS, key=columns) if any(map(columns, DELIMITERS)) else ","
 
 
 # -------------------------------------------------------------------------------------------- encoding

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from engine.metrics import widest_float
+
 RULED_OUT = -1e4  # so low that no path takes it, but finite: sums and differences are never NaN
 
 
@@ -73,26 +75,93 @@ class CRF(nn.Module):
 
     @torch.no_grad()
     def decode(self, logits: Tensor, lengths: Tensor) -> Tensor:
-        """The best tag sequence, by the Viterbi algorithm (Forney 1973, "The Viterbi algorithm").
+        """The best tag sequence: batch_size x length tags, int64; behind a sequence's length, its last tag again."""
+        return viterbi(logits, lengths, *self._scores(), self.last)[0]
+
+    @torch.no_grad()
+    def decode_with_probabilities(self, logits: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The best tag sequence, and how probable it is.
 
         Returns:
-            batch_size x length tags, int64; behind a sequence's length, its last tag again.
+            batch_size x length tags, as `decode` returns them; batch_size x length probabilities of each of these tags
+            at its word, whatever the other tags are; batch_size log-probabilities of the whole sequence.
         """
         transition, first = self._scores()
-        at_word = logits.unbind(1)
-        is_inside = inside(lengths, len(at_word))
-        best = first + at_word[0]  # batch_size x num_tags: the best score so far, by last tag
-        came_from = []
-        for step in range(1, len(at_word)):
-            longer, previous = (best.unsqueeze(2) + transition).max(dim=1)  # batch_size x num_tags
-            best = torch.where(is_inside[step], longer + at_word[step], best)
-            came_from.append(previous)
-        tag = (best + self.last).argmax(dim=1, keepdim=True)  # batch_size x 1
-        path = [tag]
-        for step in reversed(range(1, len(at_word))):
-            tag = torch.where(is_inside[step], came_from[step - 1].gather(1, tag), tag)
-            path.append(tag)
-        return torch.cat(path[::-1], dim=1)
+        tags, score = viterbi(logits, lengths, transition, first, self.last)
+        dtype = widest_float(logits.device)
+        scores = (logits.to(dtype), lengths, transition.to(dtype), first.to(dtype), self.last.to(dtype))
+        marginals, log_partition = forward_backward(*scores)
+        return tags, marginals.gather(2, tags.unsqueeze(2)).squeeze(2).float(), score - log_partition.float()
+
+
+# In an exported graph, the loops of these two become loops of the graph, so that its length is free: they are compiled
+# as TorchScript while the export traces the network, and are plain Python otherwise.
+
+
+@torch.jit.script_if_tracing
+def viterbi(logits: Tensor, lengths: Tensor, transition: Tensor, first: Tensor, last: Tensor) -> tuple[Tensor, Tensor]:
+    """The best tag sequence, by the Viterbi algorithm (Forney 1973, "The Viterbi algorithm"), and its score.
+
+    Args:
+        logits, lengths: as in `CRF`.
+        transition: num_tags x num_tags [from, to]; first, last: num_tags.
+
+    Returns:
+        batch_size x length tags, int64; behind a sequence's length, its last tag again. And batch_size scores.
+    """
+    best = first + logits[:, 0]  # batch_size x num_tags: the best score so far, by last tag
+    came_from = []
+    for step in range(1, logits.shape[1]):
+        longer, previous = (best.unsqueeze(2) + transition).max(dim=1)  # batch_size x num_tags
+        best = torch.where((lengths > step).unsqueeze(1), longer + logits[:, step], best)
+        came_from.append(previous)
+    score, last_tag = (best + last).max(dim=1)
+    tag = last_tag.unsqueeze(1)  # batch_size x 1
+    path = [tag]
+    for i in range(len(came_from)):
+        step = len(came_from) - i
+        tag = torch.where((lengths > step).unsqueeze(1), came_from[step - 1].gather(1, tag), tag)
+        path.append(tag)
+    return torch.cat(path, dim=1).flip(1), score
+
+
+@torch.jit.script_if_tracing
+def forward_backward(
+    logits: Tensor, lengths: Tensor, transition: Tensor, first: Tensor, last: Tensor
+) -> tuple[Tensor, Tensor]:
+    """The probability of each tag at each word, by the forward-backward algorithm with scaling (Rabiner 1989,
+    "A tutorial on hidden Markov models", section V.A). Arguments as in `viterbi`, best float64.
+
+    Returns:
+        batch_size x length x num_tags probabilities; behind a sequence's length they mean nothing. And batch_size
+        logarithms of the sum of exp(score) over all tag sequences.
+    """
+    highest = logits.amax(dim=2, keepdim=True)  # exp(logits - highest) is at most 1
+    emission, factor = (logits - highest).exp(), transition.exp()
+    end = last.exp()
+    alpha = first.exp() * emission[:, 0]  # batch_size x num_tags: probabilities of the words so far, by last tag
+    total = alpha.sum(dim=1, keepdim=True)
+    alpha = alpha / total
+    alphas = [alpha]
+    log_partition = total.log() + highest[:, 0]  # batch_size x 1
+    for step in range(1, logits.shape[1]):
+        is_inside = (lengths > step).unsqueeze(1)
+        longer = (alpha @ factor) * emission[:, step]
+        total = longer.sum(dim=1, keepdim=True)
+        alpha = torch.where(is_inside, longer / total, alpha)
+        log_partition = torch.where(is_inside, log_partition + total.log() + highest[:, step], log_partition)
+        alphas.append(alpha)
+    log_partition = log_partition.squeeze(1) + (alpha @ end).log()
+    beta = end.expand_as(alpha)  # batch_size x num_tags: in proportion to the words that follow, by tag
+    marginals = [alpha * beta]
+    for i in range(1, logits.shape[1]):
+        step = logits.shape[1] - i
+        longer = (emission[:, step] * beta) @ factor.t()
+        longer = longer / longer.sum(dim=1, keepdim=True)
+        beta = torch.where((lengths > step).unsqueeze(1), longer, beta)
+        marginals.append(alphas[step - 1] * beta)
+    products = torch.stack(marginals, dim=1).flip(1)  # batch_size x length x num_tags
+    return products / products.sum(dim=2, keepdim=True), log_partition
 
 
 def inside(lengths: Tensor, length: int) -> tuple[Tensor, ...]:

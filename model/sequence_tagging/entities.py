@@ -8,7 +8,7 @@ with `E-` (or `L-`), an entity of one word with `S-` (or `U-`), or use `B-` only
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import cache
 from typing import NamedTuple
 
@@ -65,3 +65,13 @@ def to_iob2(tags: Sequence[str]) -> list[str]:
     for start, end, kind in find_entities(tags):
         written[start:end] = [f"B-{kind}"] + [f"I-{kind}"] * (end - start - 1)
     return written
+
+
+def bracket(words: Sequence[str], entities: Iterable[Entity], mark: Callable[[str], str] = str) -> str:
+    """`[Anna Smith per] lives in [Kent loc] .` What is in brackets, and the brackets, go through `mark`."""
+    marked, at = [], 0
+    for start, end, kind in entities:
+        inside = " ".join([*words[start:end], *([kind] if kind else [])])
+        marked += [*words[at:start], mark(f"[{inside}]")]
+        at = end
+    return " ".join([*marked, *words[at:]])

@@ -15,7 +15,8 @@ from utils import UserError
 
 logger = logging.getLogger(__name__)
 
-ENDINGS = ("", ".txt", ".conll", ".conll03", ".iob", ".iob2", ".bio", ".bioes", ".iobes", ".tsv", ".col", ".csv")
+COLUMN_ENDINGS = (".conll", ".conll03", ".iob", ".iob2", ".bio", ".bioes", ".iobes", ".tsv", ".col")
+ENDINGS = ("", ".txt", *COLUMN_ENDINGS, ".csv")
 TRAIN_SHARE, VAL_SHARE = 0.7, 0.15  # of a file that is not split yet, in order, as CS230 does
 COLUMNS = ("Sentence #", "Word", "Tag")
 KAGGLE_URL = "https://www.kaggle.com/datasets/abhinavwalia95/entity-annotated-corpus"

@@ -129,6 +129,24 @@ class Outputs:
         return self.crf.decode(self.logits, self.lengths) if self.crf is not None else self.logits.argmax(dim=2)
 
 
+def answers(outputs: Outputs) -> dict[str, Tensor]:
+    """What a prediction needs: the best tags, NO_TAG behind a sentence's end, and the probability of each, both
+    batch_size x length; and the log-probability of all tags of a sentence together, batch_size."""
+    logits, lengths = outputs.logits, outputs.lengths.to(outputs.logits.device)
+    steps = torch.arange(logits.shape[1], device=logits.device)
+    is_word = steps < lengths.unsqueeze(1)
+    if outputs.crf is not None:
+        tags, probabilities, together = outputs.crf.decode_with_probabilities(logits, lengths)
+    else:
+        scores, tags = logits.log_softmax(dim=2).max(dim=2)
+        probabilities, together = scores.exp(), scores.masked_fill(~is_word, 0).sum(dim=1)
+    return {
+        "tags": tags.masked_fill(~is_word, NO_TAG),
+        "probabilities": probabilities,
+        "log_probability": together,
+    }
+
+
 def num_items(labels: Tensor) -> Tensor:
     """How many words the loss is the mean of: all that are not padding."""
     return (labels != NO_TAG).sum()

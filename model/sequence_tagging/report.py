@@ -4,18 +4,15 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
-from typing import Any
 
 import torch
-from torch.utils.data import DataLoader
 
 from engine.reports import Report as BaseReport
 from engine.reports import score_table
 from utils import write_atomically
 
-from .entities import Entity, find_entities
-from .net import Outputs, f1, precision, recall
-from .params import Params
+from .entities import bracket, find_entities
+from .net import f1, precision, recall
 
 SHOWN_SENTENCES = 6
 
@@ -23,23 +20,16 @@ SHOWN_SENTENCES = 6
 class Report(BaseReport):
     """Scores by type of entity, some tagged sentences, and predictions in CoNLL's columns."""
 
-    def __init__(self, loader: DataLoader[Any], params: Params):
-        super().__init__(loader, params)
-        self.tags = [*params.data.tags, *params.data.unseen_tags]
-
-    def add(self, outputs: Outputs) -> None:
-        for numbers, length in zip(outputs.tags.tolist(), outputs.lengths.tolist(), strict=True):
-            self.kept.append([self.tags[number] for number in numbers[:length]])
-
     def write(self, model_dir: Path, name: str) -> str:
         """Write predictions_{name}.txt: word, label and prediction of each line, an empty line after each sentence.
 
         Returns the table of scores by type, and some sentences as they were tagged.
         """
-        predictions = dict(zip(self.order.tolist(), self.kept, strict=True))
-        labels = (self.tags[number] for number in self.dataset.labels.tolist())
+        tags = [*self.params.data.tags, *self.params.data.unseen_tags]
+        labels = (tags[number] for number in self.dataset.labels.tolist())
         sentences = [
-            (words, [next(labels) for _ in words], predictions[i]) for i, words in enumerate(self.dataset.sentences)
+            (words, [next(labels) for _ in words], record["prediction"])
+            for words, record in zip(self.dataset.sentences, self.records, strict=True)
         ]
         lines = [[" ".join(columns) for columns in zip(*sentence, strict=True)] for sentence in sentences]
         write_atomically(model_dir / f"predictions_{name}.txt", "\n".join("\n".join(block) + "\n" for block in lines))
@@ -66,12 +56,3 @@ def scores(correct: int, predicted: int, labelled: int) -> list[float]:
     """Precision, recall, F1, and the two counts that they are shares of."""
     counts = torch.tensor([correct, predicted, labelled])
     return [precision(counts), recall(counts), f1(counts), labelled, predicted]
-
-
-def bracket(words: list[str], entities: list[Entity]) -> str:
-    """`[Anna Smith per] lives in [Kent loc] .`"""
-    marked = list(words)
-    for start, end, kind in entities:
-        marked[start] = "[" + marked[start]
-        marked[end - 1] += f" {kind}]" if kind else "]"
-    return " ".join(marked)

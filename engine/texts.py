@@ -1,0 +1,57 @@
+"""Texts from a command line, a file or a stream: what tasks that read text need to predict."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from engine.predicting import Options, Processing, Unreadable
+from utils import UserError
+
+
+class TextProcessing(Processing):
+    """Texts: each word of the command line is one, or each line of a file."""
+
+    accepts = "texts"
+
+    def read(self, words: Sequence[str], options: Options) -> Iterator[Any]:
+        """The words themselves, or the lines of `options.file`, without empty ones; `-` is standard input."""
+        if bool(words) == bool(options.file):
+            raise UserError("Which text? Expected sentences in quotation marks, or --file FILE, or - for stdin.")
+        if options.columns and not options.file:
+            raise UserError("--columns says how --file is laid out, and there is none.")
+        if len(words) == 1 and Path(words[0]).is_file():
+            raise UserError(f"{words[0]} is a file. To read its lines: --file {words[0]}")
+        if words in (["-"], ("-",)):
+            options, words = options._replace(file="-"), []
+        yield from self.read_file(options) if options.file else (self.split(word, options) for word in words)
+
+    def read_file(self, options: Options) -> Iterator[Any]:
+        return (self.split(line, options) for line in read_lines(str(options.file)))
+
+    def split(self, text: str | Unreadable, options: Options) -> Any:
+        """A text; where the words stand between spaces already, a list of them."""
+        return text.split() if options.tokenized and isinstance(text, str) else text
+
+
+def read_lines(name: str, keep_empty: bool = False) -> Iterator[str | Unreadable]:
+    """The lines of a file one by one, whatever its size; `-` is standard input. Raises UserError if there is none."""
+    try:
+        descriptor: Any = sys.stdin.fileno() if name == "-" else name
+        with open(descriptor, "rb", closefd=name != "-") as file:
+            yield from _decoded(file, name, keep_empty)
+    except OSError as error:
+        raise UserError(f"{name}: cannot be read ({error.strerror}). Expected a file with one text a line.") from None
+
+
+def _decoded(lines: Iterable[bytes], name: str, keep_empty: bool) -> Iterator[str | Unreadable]:
+    for number, line in enumerate(lines, start=1):
+        try:
+            text = line.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
+        except UnicodeDecodeError as error:
+            yield Unreadable(f"{name}, line {number}", f"not UTF-8 (byte {error.start + 1} of the line)")
+            continue
+        if keep_empty or text.strip():
+            yield text

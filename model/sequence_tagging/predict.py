@@ -1,0 +1,130 @@
+"""Sentences -> what the network takes, and its tags -> records, for predict.py and serve.py. All without torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from engine.predicting import Example, Options, Record, Unreadable, bold
+from engine.texts import TextProcessing, read_lines
+from utils import UserError
+
+from .encode import Encoder
+from .entities import bracket, find_entities
+from .formats import COLUMN_ENDINGS, clean, is_word, split_columns
+from .params import Params
+from .tokenizer import Tokenizer
+
+MOST_WORDS = 2000  # of a sentence
+
+
+class Processing(TextProcessing):
+    """Sentences, or lists of their words. A record says the tag of each word, and the spans that the tags mark."""
+
+    about = (
+        "words: batch_size x length, int64: the place of each word, from 2, among the different normalised words of"
+        " data.words (lower case if params.lowercase_words, digits as 0 if params.fold_digits), 1 for others, 0 behind"
+        " a sentence's end. lengths: batch_size numbers of words, int64. With char_features, chars: num_spellings x"
+        " num_chars, int64: the characters of each different word, from 2 in the order of data.chars, 1 for others, 0"
+        " behind its end; spellings: batch_size x length, int64: the row of chars of each word. tags: the place in"
+        " data.tags of each word's tag, -1 behind a sentence's end; probabilities: of each of these tags;"
+        " log_probability: of all tags of a sentence together."
+    )
+
+    def __init__(self, params: Params, top: int = 1):
+        super().__init__(params, top)
+        self.encoder = Encoder(params)
+        self.tokenize = Tokenizer(params.data.words)
+        self.tags = params.data.tags
+
+    def read_file(self, options: Options) -> Iterator[Any]:
+        """Lines; or sentences of CoNLL's columns, of which the first is read."""
+        if options.columns or Path(str(options.file)).suffix.lower() in COLUMN_ENDINGS:
+            return read_first_column(str(options.file))
+        return super().read_file(options)
+
+    def preprocess(self, raw: Any) -> Example:
+        if isinstance(raw, str):
+            text, spans = raw, self.tokenize(raw)
+            words = [text[start:end] for start, end in spans]
+        elif isinstance(raw, list | tuple) and all(isinstance(word, str) for word in raw):
+            words = [word for word in map(clean, raw) if word]
+            text, spans, end = " ".join(words), [], 0
+            for word in words:
+                spans.append((end, end + len(word)))
+                end += len(word) + 1
+        else:
+            raise UserError("expected a sentence, or a list of its words")
+        if not words:
+            raise UserError("no word in it")
+        if len(words) > MOST_WORDS:
+            raise UserError(
+                f"{len(words):,} words, and at most {MOST_WORDS:,} are read at once: split it into sentences"
+            )
+        if not text.isascii() and any("\ud800" <= char <= "\udfff" for char in text):
+            raise UserError("not Unicode")
+        return Example(text, (words, spans), len(words))
+
+    def collate(self, contents: Sequence[tuple[list[str], Any]]) -> dict[str, np.ndarray]:
+        encoded = self.encoder.encode([words for words, _ in contents])
+        ((inputs, _),) = encoded.batches([np.arange(len(contents))], encoded.words)
+        return inputs
+
+    def postprocess(self, outputs: Mapping[str, np.ndarray]) -> list[Record]:
+        lengths = (outputs["tags"] >= 0).sum(axis=1).tolist()
+        together = np.exp(outputs["log_probability"].astype(np.float64)).clip(max=1.0).tolist()
+        each = outputs["probabilities"].astype(np.float64).round(6).tolist()
+        rows = zip(outputs["tags"].tolist(), each, lengths, together, strict=True)
+        return [
+            {
+                "prediction": [self.tags[number] for number in numbers[:length]],
+                "probability": probability,
+                "tag_probabilities": probabilities[:length],
+            }
+            for numbers, probabilities, length, probability in rows
+        ]
+
+    def complete(self, example: Example, record: Record) -> Record:
+        words, spans = example.content
+        found = [
+            {
+                "type": kind,
+                "text": example.input[(a := spans[start][0]) : (b := spans[end - 1][1])],
+                "start": a,
+                "end": b,
+            }
+            | {"words": [start, end]}
+            for start, end, kind in find_entities(record["prediction"])
+        ]
+        return {"input": example.input, **record, "words": words, "spans": found}
+
+    def show(self, record: Record, color: bool = False) -> str:
+        entities = find_entities(record["prediction"])
+        return bracket(record["words"], entities, lambda text: bold(text, color))
+
+    def cells(self, record: Record) -> dict[str, Any]:
+        probability = f"{record['probability']:.4f}"
+        tags, words = (" ".join(record[name]) for name in ("prediction", "words"))
+        return {"input": record["input"], "words": words, "prediction": tags, "probability": probability}
+
+    def conll(self, record: Record) -> str:
+        """Word and tag of each line, and an empty line behind the sentence."""
+        return "".join(f"{word} {tag}\n" for word, tag in zip(record["words"], record["prediction"], strict=True))
+
+
+def read_first_column(name: str) -> Iterator[list[str] | Unreadable]:
+    """The words of each sentence of a file in CoNLL's columns."""
+    words: list[str] = []
+    for line in read_lines(name, keep_empty=True):
+        if isinstance(line, Unreadable):
+            yield line
+        elif is_word(line):
+            words.append(split_columns(line)[0])
+        elif words:
+            yield words
+            words = []
+    if words:
+        yield words
