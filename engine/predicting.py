@@ -97,9 +97,13 @@ class Processing(ABC):
 
         Args:
             outputs: what `answers` of the task's net.py returns; {"outputs": ...} where it has none. Unless a task says
-                otherwise these are batch_size x num_classes scores.
+                otherwise, these are scores of params.data.classes; numbers, if there are no classes.
         """
-        return class_records(outputs["outputs"], self.params.data.classes, self.top)
+        data, array = self.params.data, outputs["outputs"]
+        if classes := getattr(data, "classes", None):
+            return class_records(array, classes, self.top)
+        mean, std = getattr(data, "label_mean", [0.0]), getattr(data, "label_std", [1.0])
+        return number_records(array, target_names(data, array.shape[1]), mean, std)
 
     def complete(self, example: Example, record: Record) -> Record:
         """The record of an example, with what only the example knows."""
@@ -206,8 +210,13 @@ def label_records(logits: np.ndarray, labels: Sequence[str]) -> list[Record]:
     ]
 
 
+def target_names(data: Any, count: int) -> list[str]:
+    """What the numbers that a network predicts are called: `label_columns` of the data, if it has them."""
+    return getattr(data, "label_columns", None) or [f"target {i + 1}" for i in range(count)]
+
+
 def number_records(
-    outputs: np.ndarray, targets: Sequence[str], mean: Sequence[float] = (0.0,), std: Sequence[float] = (1.0,)
+    outputs: np.ndarray, targets: Sequence[str], mean: Sequence[float], std: Sequence[float]
 ) -> list[Record]:
     """The predicted number, or with several targets a dict of them. A number comes without a probability.
 
@@ -307,7 +316,7 @@ class Predictor:
         return records
 
 
-FAR = "the network's answer is not a number: the input is too far from what it was trained on"
+FAR = "the network's answer is not a number: a value is missing, or too far from what it was trained on"
 
 
 def is_finite(record: Record) -> bool:

@@ -81,8 +81,13 @@ class Writer:
         if self.csv is None:
             self._start_csv(cells)
         if "error" in record:
-            given = record["input"]
-            cells = {**(given if isinstance(given, dict) else {"input": given}), "error": record["error"]}
+            given, error = record["input"], record["error"]
+            if isinstance(given, dict):
+                cells = {**given, "error": error}
+            elif "input" in self.csv.fieldnames:  # type: ignore[union-attr]
+                cells = {"input": given, "error": error}
+            else:  # a line of a table that is no row
+                cells = {"error": f"{given}: {error}"}
         self.csv.writerow(cells)  # type: ignore[union-attr]
 
     def _start_csv(self, cells: Record) -> None:

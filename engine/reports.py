@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader
 from engine.loaders import order_of
 from engine.metrics import class_scores, confusion, count_errors, mae, r2, rmse
 from engine.pictures import draw_confusion_matrix
-from engine.predicting import Record
+from engine.predicting import Record, target_names
 from engine.tasks import Task
 from engine.torch_network import answers_of, to_arrays
 from utils import write_atomically
@@ -149,7 +149,7 @@ class NumberReport(Report):
     def write(self, model_dir: Path, name: str) -> str:
         """Write predictions_{name}.csv, labels and predictions. Returns the errors of each target."""
         data, count = self.params.data, self.dataset.labels.shape[1]
-        targets = getattr(data, "label_columns", None) or [f"target {i + 1}" for i in range(count)]
+        targets = target_names(data, count)
         mean, std = torch.tensor(getattr(data, "label_mean", 0.0)), torch.tensor(getattr(data, "label_std", 1.0))
         labels = self.dataset.labels.cpu() * std + mean
         predictions = [record["prediction"] for record in self.records]

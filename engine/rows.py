@@ -21,14 +21,14 @@ class RowProcessing(Processing):
     accepts = "rows"
 
     @property
-    @abstractmethod
     def columns(self) -> Sequence[str]:
-        """The columns that a row must have."""
+        """The columns that a row must have: `columns` of the data, unless a task says otherwise."""
+        return self.params.data.columns
 
     @property
-    @abstractmethod
     def numbers(self) -> Collection[str]:
-        """Those of them that hold numbers, or nothing."""
+        """Those of them that hold numbers, or nothing; by default all."""
+        return self.columns
 
     @abstractmethod
     def encode(self, table: Table) -> Arrays:

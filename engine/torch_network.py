@@ -65,7 +65,7 @@ def answers_of(task: Task) -> Any:
 
 
 def _the_outputs(outputs: Tensor) -> dict[str, Tensor]:
-    return {"outputs": outputs}
+    return {"outputs": outputs.float()}
 
 
 def to_arrays(tensors: dict[str, Tensor]) -> dict[str, np.ndarray]:

@@ -20,6 +20,7 @@ import torch
 import build_dataset
 import engine.start as engine_start
 import evaluate
+import predict
 import train
 from engine.checkpoints import list_checkpoints, save_checkpoint
 from engine.experiments import load_experiment
@@ -58,6 +59,14 @@ class Net(torch.nn.Linear):
 loss_fn = torch.nn.functional.mse_loss
 metrics = number_metrics()
 """,
+    "predict": """
+import numpy as np
+from engine.rows import RowProcessing
+class Processing(RowProcessing):
+    columns = numbers = ["size"]
+    def encode(self, table):
+        return table.numbers([0]).astype(np.float32)
+""",
     "sample": """
 import numpy as np
 def write_sample(folder, seed):
@@ -82,7 +91,7 @@ def houses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Tas
                 (tmp_path / package / "houses" / f"{file}.py").write_text(text)
         tasks = Tasks(package, ["houses"])
         monkeypatch.syspath_prepend(tmp_path)
-        for command in (build_dataset, train, evaluate):
+        for command in (build_dataset, train, evaluate, predict):
             monkeypatch.setattr(command, "TASKS", tasks)
         return tasks
 
@@ -113,10 +122,15 @@ def test_a_task_of_a_few_lines(houses: Callable[..., Tasks], tmp_path: Path) -> 
     assert result.status == 0, result.err
     assert "| target 1 |" in result.out
     assert len((model_dir / "predictions_test.csv").read_text().splitlines()) == 1 + 10
+    (tmp_path / "new.csv").write_text("town,size\nKent,0\n,1.5\n")
+    result = run("predict", "--model_dir", model_dir, tmp_path / "new.csv", "--format", "jsonl")
+    assert result.status == 0, result.err
+    assert [json.loads(line)["prediction"] for line in result.out.splitlines()] == pytest.approx([-1, 3.5], abs=0.5)
 
 
 @pytest.mark.parametrize(
-    ("file", "part"), [("params", "Params"), ("dataset", "build"), ("data_loader", "Dataset"), ("net", "Net")]
+    ("file", "part"),
+    [("params", "Params"), ("dataset", "build"), ("data_loader", "Dataset"), ("net", "Net"), ("predict", "Processing")],
 )
 @pytest.mark.parametrize("is_there", [True, False])
 def test_a_part_that_is_missing(houses: Callable[..., Tasks], file: str, part: str, is_there: bool) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from engine.predicting import Record, label_records, number_records
+from engine.predicting import Record, label_records
 from engine.rows import RowProcessing
 from engine.tables import Columns, Table
 
@@ -41,10 +41,7 @@ class Processing(RowProcessing):
         return {"numbers": numbers, "categories": categories}
 
     def postprocess(self, outputs: Mapping[str, Any]) -> list[Record]:
-        """A class, a list of labels, or numbers: by the data's objective."""
-        data = self.params.data
-        if data.objective == "regression":
-            return number_records(outputs["outputs"], data.label_columns, data.label_mean, data.label_std)
-        if data.objective == "multilabel":
-            return label_records(outputs["outputs"], data.classes)
+        """Of a multilabel, the labels that apply; else a class, or numbers."""
+        if self.params.data.objective == "multilabel":
+            return label_records(outputs["outputs"], self.params.data.classes)
         return super().postprocess(outputs)
