@@ -92,6 +92,10 @@ class Processing(ABC):
     def collate(self, contents: Sequence[Any]) -> Arrays:
         """The `content` of some examples -> the inputs of the network, as its Dataset makes them."""
 
+    def make_batches(self, batches: Sequence[Sequence[Any]]) -> Iterable[Arrays]:
+        """What `collate` returns, for each of some batches. A task may make them together, to be faster."""
+        return map(self.collate, batches)
+
     def postprocess(self, outputs: Mapping[str, np.ndarray]) -> list[Record]:
         """What the network says of a batch -> a record for each example, with `prediction` and `probability`.
 
@@ -288,12 +292,20 @@ class Predictor:
 
     def answer(self, examples: Sequence[Example]) -> list[Record]:
         """The records of some examples, computed as one batch."""
-        outputs = self.network(self.processing.collate([example.content for example in examples]))
-        records = self.processing.postprocess(outputs)
-        return [
-            self.processing.complete(example, record) if is_finite(record) else {"input": example.input, "error": FAR}
-            for example, record in zip(examples, records, strict=True)
-        ]
+        (records,) = self.answer_batches([examples])
+        return records
+
+    def answer_batches(self, batches: Sequence[Sequence[Example]]) -> Iterator[list[Record]]:
+        """The records of the examples of each batch."""
+        made = self.processing.make_batches([[example.content for example in batch] for batch in batches])
+        for examples, inputs in zip(batches, made, strict=True):
+            records = self.processing.postprocess(self.network(inputs))
+            yield [
+                self.processing.complete(example, record)
+                if is_finite(record)
+                else {"input": example.input, "error": FAR}
+                for example, record in zip(examples, records, strict=True)
+            ]
 
     def _read_all(self, chunk: list[Any], pool: ThreadPoolExecutor) -> list[Example | Unreadable]:
         # small images are read faster by one thread, since Python's lock changes hands more often than it is worth
@@ -307,11 +319,13 @@ class Predictor:
             {"input": example.input, "error": example.error} if isinstance(example, Unreadable) else {}
             for example in examples
         ]
-        readable = [i for i, example in enumerate(examples) if isinstance(example, Example)]
-        readable.sort(key=lambda i: -examples[i].length)  # type: ignore[union-attr]
-        for start in range(0, len(readable), self.params.batch_size):
-            batch = readable[start : start + self.params.batch_size]
-            for i, record in zip(batch, self.answer([examples[i] for i in batch]), strict=True):  # type: ignore[misc]
+        readable = [(i, example) for i, example in enumerate(examples) if isinstance(example, Example)]
+        readable.sort(key=lambda pair: -pair[1].length)
+        size = self.params.batch_size
+        batches = [readable[start : start + size] for start in range(0, len(readable), size)]
+        answers = self.answer_batches([[example for _, example in batch] for batch in batches]) if batches else []
+        for batch, answered in zip(batches, answers, strict=True):
+            for (i, _), record in zip(batch, answered, strict=True):
                 records[i] = record
         return records
 

@@ -18,10 +18,11 @@ class Encoder:
 
     def __init__(self, params: Params):
         self.normalize, self.vocabulary = params.normalize, params.vocabulary
-        reads_chars = params.char_features != "none"
-        self.chars = (
-            {char: number for number, char in enumerate(params.data.chars, start=UNK + 1)} if reads_chars else None
-        )
+        self.chars: np.ndarray | None = None  # the number of each character, by its code point
+        if params.char_features != "none":
+            points = [ord(char) for char in params.data.chars]
+            self.chars = np.full(max(points) + 2, UNK)
+            self.chars[points] = np.arange(len(points)) + UNK + 1
 
     def encode(self, sentences: Sequence[Sequence[str]]) -> Sentences:
         return Sentences(self, sentences)
@@ -52,7 +53,8 @@ class Sentences:
             shortened = [word if len(word) <= LONGEST_WORD else word[:half] + word[-half:] for word in different]
             self.num_chars = np.array(list(map(len, shortened)))
             self.chars = np.full((len(shortened), self.num_chars.max()), PAD, dtype=np.int32)
-            flat = [encoder.chars.get(char, UNK) for word in shortened for char in word]
+            points = np.frombuffer("".join(shortened).encode("utf-32-le", "surrogatepass"), np.uint32)
+            flat = encoder.chars.take(points, mode="clip")  # the last one is unknown
             self.chars[np.arange(self.chars.shape[1]) < self.num_chars[:, None]] = flat
 
     def batches(

@@ -50,10 +50,13 @@ def find_entities(tags: Sequence[str]) -> list[Entity]:
     found: list[Entity] = []
     previous = OUTSIDE
     for i, tag in enumerate(tags):
+        if tag == OUTSIDE:  # as most are
+            previous = tag
+            continue
         prefix, kind = parse(tag)
         if goes_on(previous, tag):
             found[-1] = found[-1]._replace(end=i + 1)
-        elif prefix != OUTSIDE:
+        else:
             found.append(Entity(i, i + 1, kind))
         previous = tag
     return found

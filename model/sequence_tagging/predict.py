@@ -69,14 +69,18 @@ class Processing(TextProcessing):
         return Example(text, (words, spans), len(words))
 
     def collate(self, contents: Sequence[tuple[list[str], Any]]) -> dict[str, np.ndarray]:
-        encoded = self.encoder.encode([words for words, _ in contents])
-        ((inputs, _),) = encoded.batches([np.arange(len(contents))], encoded.words)
-        return inputs
+        return next(self.make_batches([contents]))
+
+    def make_batches(self, batches: Sequence[Sequence[tuple[list[str], Any]]]) -> Iterator[dict[str, np.ndarray]]:
+        encoded = self.encoder.encode([words for batch in batches for words, _ in batch])
+        ends = np.cumsum([len(batch) for batch in batches])
+        indices = np.split(np.arange(ends[-1]), ends[:-1])
+        return (inputs for inputs, _ in encoded.batches(indices, encoded.words))
 
     def postprocess(self, outputs: Mapping[str, np.ndarray]) -> list[Record]:
         lengths = (outputs["tags"] >= 0).sum(axis=1).tolist()
         together = np.exp(outputs["log_probability"].astype(np.float64)).clip(max=1.0).tolist()
-        each = outputs["probabilities"].astype(np.float64).round(6).tolist()
+        each = outputs["probabilities"].astype(np.float64).round(4).tolist()
         rows = zip(outputs["tags"].tolist(), each, lengths, together, strict=True)
         return [
             {
