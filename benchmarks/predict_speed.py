@@ -5,8 +5,8 @@ python -m benchmarks.predict_speed --sentences data/ner --model_dir experiments/
 python -m benchmarks.predict_speed --photos 1000 --model_dir experiments/base_model
 
 *Bare* is the network on the same batches, made before, and nothing else; for tags, with the best tags of each sentence.
-With --photos, 3024 x 3024 JPEGs are drawn, and the limit is decoding them: Pillow in a thread for each core, at the scale
-that build_dataset.py chooses.
+With --photos, 3024 x 3024 JPEGs are drawn, and the limit is decoding them: Pillow in a thread for each core, at the
+scale that build_dataset.py chooses.
 """
 
 from __future__ import annotations
@@ -128,8 +128,9 @@ def main() -> None:
             inputs, unit = list(repeated(files, args.number or 10_000)), "images/s"
             ways = {"bare": bare_way(predictor, inputs)}
         else:
-            texts = [path.read_text(encoding="utf-8").splitlines() for path in args.sentences.glob("*/sentences.txt")]
-            inputs, unit = list(repeated(sum(texts, []), args.number or 100_000)), "sentences/s"
+            paths = sorted(args.sentences.glob("*/sentences.txt"))
+            lines = [line for path in paths for line in path.read_text(encoding="utf-8").splitlines()]
+            inputs, unit = list(repeated(lines, args.number or 100_000)), "sentences/s"
             ways = {"bare": bare_way(predictor, inputs)}
         limit = next(iter(ways))
         ways["predict.py"] = predict_way(predictor, inputs, Path(folder))

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from engine.predicting import About, Arrays, Predictor, learnt_params
+from engine.predicting import About, Arrays, Predictor, learnt
 from engine.tasks import Tasks
 from utils import UserError
 
@@ -27,8 +27,7 @@ def load_onnx(tasks: Tasks, path: Path, top: int = 1) -> Predictor:
         raise UserError(f"{path}: an ONNX file, but not one that export.py wrote: it does not say what goes into it.")
     if metadata.get("version") != str(VERSION):
         raise UserError(f"{path}: written by another version of export.py. Export it again with this one.")
-    task = tasks[metadata["task"]]
-    params = learnt_params(task, json.loads(metadata["params"]), json.loads(metadata["data"]), path)
+    task, params = learnt(tasks, metadata["task"], json.loads(metadata["params"]), json.loads(metadata["data"]), path)
     about = About(**{**json.loads(metadata["about"]), "path": str(path)})
     return Predictor(task.name, task.Processing(params, top), network, about)
 

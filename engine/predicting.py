@@ -263,7 +263,7 @@ class Predictor:
         self.task, self.processing, self.network, self.about = task, processing, network, about
         self.params = processing.params
 
-    def __call__(self, inputs: Iterable[Any]) -> list[Record]:
+    def __call__(self, inputs: Any) -> list[Record]:
         """A record for each input, in order: `input`, `prediction`, `probability`, and what the task adds.
 
         The record of an input that cannot be read has an `error` in place of the last two. Inputs are paths of images
@@ -367,10 +367,13 @@ def load_predictor(tasks: Tasks, place: str | Path, device: str = "auto", top: i
     return load_checkpointed(tasks, place, device, top)
 
 
-def learnt_params(task: Task, params: Mapping[str, Any], data: Mapping[str, Any], path: Path) -> Any:
-    """The parameters that weights were trained with, from plain values. Raises UserError if they are not known here."""
-    learnt, learnt_data = (
-        JsonFile(path, dict(values), heading=f"{path}: weights of another version: its {name}").validate(model)
-        for values, name, model in ((params, "params", task.Params), (data, "data", task.DataParams))
+def learnt(tasks: Tasks, name: str, params: Mapping[str, Any], data: Mapping[str, Any], path: Path) -> tuple[Task, Any]:
+    """The task, and the parameters that weights were trained with, from plain values. Raises UserError if they are not
+    known here."""
+    if name not in list(tasks):
+        raise UserError(f"{path}: weights of the task {name}, which is not here. There is {', '.join(tasks)}.")
+    known, known_data = (
+        JsonFile(path, dict(values), heading=f"{path}: weights of another version: its {part}").validate(model)
+        for values, part, model in ((params, "params", tasks[name].Params), (data, "data", tasks[name].DataParams))
     )
-    return learnt.with_data(learnt_data)
+    return tasks[name], known.with_data(known_data)

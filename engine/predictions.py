@@ -55,7 +55,7 @@ class Writer:
             raise UserError("Nothing to predict: the input is empty.")
         if self.unreadable:
             count = f"{self.unreadable:,} of {self.answered + self.unreadable:,} inputs could not be read."
-            raise (SomeUnreadable if self.answered else UserError)(f"{count} The first: {self.first}.")
+            raise (SomeUnreadable if self.answered else UserError)(f"{count} The first: {self.first}")
 
     def _text(self, record: Record) -> str:
         if "error" in record:

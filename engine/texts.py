@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 from engine.predicting import Options, Processing, Unreadable
@@ -22,7 +22,7 @@ class TextProcessing(Processing):
             raise UserError("Which text? Expected sentences in quotation marks, or --file FILE, or - for stdin.")
         if options.columns and not options.file:
             raise UserError("--columns says how --file is laid out, and there is none.")
-        if len(words) == 1 and Path(words[0]).is_file():
+        if len(words) == 1 and os.path.isfile(words[0]):
             raise UserError(f"{words[0]} is a file. To read its lines: --file {words[0]}")
         if words in (["-"], ("-",)):
             options, words = options._replace(file="-"), []

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from engine.checkpoints import fetch_checkpoint, load_checkpoint, restore_weights
 from engine.devices import autocast, choose_device, choose_precision, to_device
-from engine.predicting import About, Arrays, Predictor, learnt_params
+from engine.predicting import About, Arrays, Predictor, learnt
 from engine.tasks import Task, Tasks
 from utils import UserError
 
@@ -25,8 +25,7 @@ def load_checkpointed(tasks: Tasks, place: Path, device_name: str = "auto", top:
     path = Path(checkpoint["path"])
     if not checkpoint.get("params") or not checkpoint.get("data"):
         raise UserError(f"{path}: weights alone, without the parameters and data that they were trained with.")
-    task = tasks[checkpoint["params"].get("task", "")]
-    params = learnt_params(task, checkpoint["params"], checkpoint["data"], path)
+    task, params = learnt(tasks, checkpoint["params"].get("task", ""), checkpoint["params"], checkpoint["data"], path)
     device = choose_device(device_name)
     net = task.Net(params)
     restore_weights(net, checkpoint)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import importlib
+import itertools
 import json
 import shutil
 import signal
@@ -17,7 +19,9 @@ from engine.experiments import load_experiment
 from engine.loaders import fetch_dataloaders
 from engine.metrics import metrics_of, totals_of
 from engine.optimizers import make_optimizer
+from engine.predicting import Options
 from model import TASKS
+from predict import load_predictor
 from tests.conftest import assert_same_run, last_checkpoint, read_json, refused, run, spoil, stop_after, train_ok
 
 EXAMPLES = 150  # of a sample, in all; about
@@ -214,6 +218,51 @@ def test_evaluates(finished: Path) -> None:
         assert predictions.stat().st_size > 0
     assert read_json(metrics) == pytest.approx(during)
     assert read_json(finished / "metrics_test_best_weights.json").keys() == during.keys()
+
+
+def words_of(name: str, data: Path, split: str) -> tuple[list[str], Options]:
+    """What names the examples of a split on predict.py's command line."""
+    folder, accepts = data / split, TASKS[name].Processing.accepts
+    if accepts == "texts":
+        return [], Options(file=str(folder / "sentences.txt"), tokenized=True)
+    return [str(folder / "rows.csv" if accepts == "rows" else data / f"{split}_signs")], Options()
+
+
+def test_predicts_what_evaluation_says(name: str, built: Path, finished: Path, tmp_path: Path) -> None:
+    """To the last digit, from the experiment alone, or from a checkpoint alone: the data set is away."""
+    assert run("evaluate", "--model_dir", finished).status == 0
+    (path,) = finished.glob("predictions_test.*")
+    words, options = words_of(name, Path(shutil.copytree(built, tmp_path / "elsewhere")), "test")
+    words += ["--file", options.file, "--tokenized"] if options.file else []
+    (checkpoint,) = (finished / "best_weights").glob("*.pt")
+    for file in (checkpoint, checkpoint.with_suffix(".sha256")):
+        shutil.copy(file, tmp_path)
+    params = read_json(finished / "params.json")
+    (finished / "params.json").write_text(json.dumps({**params, "data_dir": "gone"}))
+    for place in (["--model_dir", finished], ["--weights", tmp_path / checkpoint.name]):
+        if path.suffix == ".csv":
+            result = run("predict", *place, *words, "--format", "csv")
+            said = [(row["prediction"], row["probability"]) for row in csv.DictReader(result.out.splitlines())]
+            evaluated = csv.DictReader(path.read_text().splitlines())
+            assert said == [(row["prediction"], row["probability"]) for row in evaluated]
+        else:
+            result = run("predict", *place, *words, "--format", "conll")
+            lines = [line.split(" ") for line in path.read_text().splitlines()]
+            assert result.out.splitlines()[:-1] == [" ".join(line[::2]) for line in lines]
+        assert result.status == 0, result.err
+        assert len(said if path.suffix == ".csv" else lines) > 10
+
+
+def test_answers_in_python(name: str, finished: Path, built: Path) -> None:
+    predictor = load_predictor(finished, top=2)
+    inputs = list(itertools.islice(predictor.processing.read(*words_of(name, built, "val")), 3))
+    records = predictor(inputs)
+    for record in records:
+        assert list(record)[:3] == ["input", "prediction", "probability"]
+        assert 0 <= record["probability"] <= 1
+        assert json.loads(json.dumps(record)) == record  # plain values
+        assert predictor.processing.show(record)
+    assert [record["prediction"] for record in records] == [predictor([raw])[0]["prediction"] for raw in inputs]
 
 
 def test_stands_in_the_table(finished: Path) -> None:

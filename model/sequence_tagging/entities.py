@@ -53,11 +53,10 @@ def find_entities(tags: Sequence[str]) -> list[Entity]:
         if tag == OUTSIDE:  # as most are
             previous = tag
             continue
-        prefix, kind = parse(tag)
         if goes_on(previous, tag):
             found[-1] = found[-1]._replace(end=i + 1)
         else:
-            found.append(Entity(i, i + 1, kind))
+            found.append(Entity(i, i + 1, parse(tag)[1]))
         previous = tag
     return found
 

@@ -62,7 +62,7 @@ class Processing(TextProcessing):
             raise UserError("no word in it")
         if len(words) > MOST_WORDS:
             raise UserError(
-                f"{len(words):,} words, and at most {MOST_WORDS:,} are read at once: split it into sentences"
+                f"{len(words):,} words, but at most {MOST_WORDS:,} are read at once: split it into sentences"
             )
         if not text.isascii() and any("\ud800" <= char <= "\udfff" for char in text):
             raise UserError("not Unicode")
