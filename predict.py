@@ -15,7 +15,6 @@ import argparse
 import sys
 from pathlib import Path
 
-from engine import predicting
 from engine.commands import run_command
 from engine.predicting import Options, Predictor
 from engine.predictions import FORMATS, open_writer
@@ -48,7 +47,13 @@ def load_predictor(place: str | Path, device: str = "auto", top: int = 1) -> Pre
     Raises:
         UserError: there are no weights, or these are not of this project, or of another version of it.
     """
-    return predicting.load_predictor(TASKS, place, device, top)
+    if Path(place).suffix == ".onnx":
+        from engine.onnx_network import load_onnx  # without torch
+
+        return load_onnx(TASKS, Path(place), top)
+    from engine.torch_network import load_checkpointed
+
+    return load_checkpointed(TASKS, Path(place), device, top)
 
 
 def main() -> None:

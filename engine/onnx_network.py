@@ -18,7 +18,7 @@ INSTALL = "pip install -r requirements-export.txt"
 
 
 def load_onnx(tasks: Tasks, path: Path, top: int = 1) -> Predictor:
-    """See `engine.predicting.load_predictor`."""
+    """See `load_predictor` of predict.py."""
     if not path.is_file():
         raise UserError(f"{path}: no such file.")
     network = OnnxNetwork(path)

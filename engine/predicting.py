@@ -347,26 +347,6 @@ def name_of(raw: Any) -> Any:
     return str(raw) if isinstance(raw, Path) else getattr(raw, "name", type(raw).__name__)
 
 
-def load_predictor(tasks: Tasks, place: str | Path, device: str = "auto", top: int = 1) -> Predictor:
-    """What was trained, ready to answer.
-
-    Args:
-        place: folder of an experiment, whose best weights are taken; a checkpoint; or a file that export.py wrote.
-        top: how many classes a record lists.
-
-    Raises:
-        UserError: there are no weights, or these are no weights of this project, or of another version of it.
-    """
-    place = Path(place)
-    if place.suffix == ".onnx":
-        from engine.onnx_network import load_onnx
-
-        return load_onnx(tasks, place, top)
-    from engine.torch_network import load_checkpointed  # imports torch
-
-    return load_checkpointed(tasks, place, device, top)
-
-
 def learnt(tasks: Tasks, name: str, params: Mapping[str, Any], data: Mapping[str, Any], path: Path) -> tuple[Task, Any]:
     """The task, and the parameters that weights were trained with, from plain values. Raises UserError if they are not
     known here."""

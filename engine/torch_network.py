@@ -18,7 +18,7 @@ from utils import UserError
 
 
 def load_checkpointed(tasks: Tasks, place: Path, device_name: str = "auto", top: int = 1) -> Predictor:
-    """The best weights of an experiment's folder, or a checkpoint. See `engine.predicting.load_predictor`."""
+    """The best weights of an experiment's folder, or a checkpoint. See `load_predictor` of predict.py."""
     if not place.exists():
         raise UserError(f"{place}: no such experiment, and no such file.")
     checkpoint = fetch_checkpoint(place, "best") if place.is_dir() else load_checkpoint(place)
