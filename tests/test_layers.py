@@ -64,6 +64,34 @@ def test_crf_equals_brute_force(case: tuple[CRF, Tensor, Tensor]) -> None:
         assert not crf.forbidden_first[decoded[i, 0]]
 
 
+@given(crfs())
+def test_probabilities_of_crf_tags_equal_brute_force(case: tuple[CRF, Tensor, Tensor]) -> None:
+    """Of each tag the sum over all sequences that have it there, whatever lies behind the sentence."""
+    crf, logits, lengths = case
+    tags, each, together = crf.decode_with_probabilities(logits, lengths)
+    assert torch.equal(tags, crf.decode(logits, lengths))
+    for i, length in enumerate(lengths.tolist()):
+        scores = every_path(crf, logits[i, :length])
+        values = torch.tensor(list(scores.values()), dtype=torch.float64).softmax(0).tolist()
+        probabilities = dict(zip(scores, values, strict=True))
+        best = tuple(tags[i, :length].tolist())
+        assert together[i].exp().item() == pytest.approx(probabilities[best], abs=1e-5)
+        for step, tag in enumerate(best):
+            expected = sum(p for path, p in probabilities.items() if path[step] == tag)
+            assert each[i, step].item() == pytest.approx(expected, abs=1e-5)
+
+
+def test_probabilities_of_crf_tags_with_extreme_scores() -> None:
+    """No overflow, no division by zero: scores of hundreds in a sentence of a thousand words."""
+    torch.manual_seed(0)
+    crf = CRF(5, torch.eye(5, dtype=torch.bool), torch.tensor([True, False, False, False, False]))
+    _, each, together = crf.decode_with_probabilities(200 * torch.randn(2, 1000, 5), torch.tensor([1000, 1]))
+    assert each.isfinite().all()
+    assert (each <= 1 + 1e-6).all()
+    assert together.isfinite().all()
+    assert (together < 1e-2).all()
+
+
 @given(crfs(), st.data())
 def test_crf_likelihoods_are_probabilities(case: tuple[CRF, Tensor, Tensor], data: st.DataObject) -> None:
     """Of one sentence they add up to 1 over all tag sequences, whatever lies behind its length."""
