@@ -7,20 +7,18 @@ import math
 import os
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 
-from engine.params import JsonFile
-from engine.tasks import Task, Tasks
+from engine.tasks import Tasks
+from engine.trained import Arrays, Trained
 from utils import UserError
 
 Record = dict[str, Any]
-Arrays = np.ndarray | dict[str, np.ndarray]
 
 WINDOW = 16  # batches whose inputs are read, and sorted by length, together
 SLOW = 0.001  # seconds; inputs that take longer to read are read by several threads
@@ -67,11 +65,16 @@ class Processing(ABC):
     Attributes:
         accepts: what an input is; decides how commands and the page of serve.py take inputs.
         about: how raw inputs become what the network takes; stands in exported files, for people.
+        inputs, outputs: name -> shape and meaning, as in "batch_size x length: numbers of words", of what the network
+            takes and of what `answers` of net.py returns. Exported files say so, and call their free axes so. A network
+            that takes one tensor takes "inputs".
         top: how many classes a record lists.
     """
 
     accepts: ClassVar[Literal["images", "texts", "rows"]]
     about: ClassVar[str] = ""
+    inputs: ClassVar[Mapping[str, str]] = {}
+    outputs: ClassVar[Mapping[str, str]] = {"outputs": "batch_size x num_classes: scores, softmax makes probabilities"}
 
     def __init__(self, params: Any, top: int = 1):
         self.params, self.top = params, top
@@ -91,6 +94,22 @@ class Processing(ABC):
     @abstractmethod
     def collate(self, contents: Sequence[Any]) -> Arrays:
         """The `content` of some examples -> the inputs of the network, as its Dataset makes them."""
+
+    def examples(self, count: int, length: int, rng: np.random.Generator) -> list[Any]:
+        """Made-up raw inputs, on which export.py traces a network and compares it with the exported graph.
+
+        They should cover what the data decided: known and unknown words, empty cells. Here they are texts of unknown
+        words. What is not a text needs a method of its own.
+
+        Args:
+            count: how many.
+            length: the first example is that long, the others are at most. With it grows every size that the
+                inputs of a batch may have; here a word has at most `length` letters. Meaningless if all are alike.
+        """
+        if self.accepts != "texts":
+            raise NotImplementedError(f"{type(self).__module__}: {type(self).__name__} has no `examples`")
+        lengths = [length, *rng.integers(1, length + 1, count - 1).tolist()]
+        return [" ".join(made_up_word(rng, length) for _ in range(words)) for words in lengths]
 
     def postprocess(self, outputs: Mapping[str, np.ndarray]) -> list[Record]:
         """What the network says of a batch -> a record for each example, with `prediction` and `probability`.
@@ -112,6 +131,11 @@ class Processing(ABC):
         others = [f"{name} {p:.4f}" for name, p in record.get("probabilities", {}).items() if name != prediction]
         shown = f"{probability:>6}  {bold(prediction, color):<{20 + 8 * color}}"
         return "  ".join([shown.rstrip() if not others else shown, *others, as_text(record["input"])])
+
+
+def made_up_word(rng: np.random.Generator, longest: int) -> str:
+    """1 to `longest` letters."""
+    return "".join(rng.choice(list("abcdefghijklmnopqrstuvwxyz"), rng.integers(1, longest + 1)))
 
 
 def bold(text: str, color: bool) -> str:
@@ -198,16 +222,6 @@ def number_records(
 # ------------------------------------------------------------------------------------------- predicting
 
 
-@dataclass
-class About:
-    """What is known of trained weights."""
-
-    path: str
-    epoch: int | None = None
-    trained: str | None = None  # when, as 2026-01-31 12:00:00
-    metrics: dict[str, float] | None = None  # on val, after that epoch
-
-
 class Predictor:
     """Answers with a trained network: `predictor(inputs)` returns a record for each input.
 
@@ -218,11 +232,9 @@ class Predictor:
         about: of the weights.
     """
 
-    def __init__(
-        self, task: str, processing: Processing, network: Callable[[Arrays], dict[str, np.ndarray]], about: About
-    ):
-        self.task, self.processing, self.network, self.about = task, processing, network, about
-        self.params = processing.params
+    def __init__(self, trained: Trained, top: int = 1):
+        self.task, self.params, self.network, self.about = trained.task.name, *trained[1:]
+        self.processing: Processing = trained.task.Processing(self.params, top)
 
     def __call__(self, inputs: Iterable[Any]) -> list[Record]:
         """A record for each input, in order: `input`, `prediction`, `probability`, and what the task adds.
@@ -312,16 +324,7 @@ def load_predictor(tasks: Tasks, place: str | Path, device: str = "auto", top: i
     if place.suffix == ".onnx":
         from engine.onnx_network import load_onnx
 
-        return load_onnx(tasks, place, top)
+        return Predictor(load_onnx(tasks, place, device), top)
     from engine.torch_network import load_checkpointed  # imports torch
 
-    return load_checkpointed(tasks, place, device, top)
-
-
-def learnt_params(task: Task, params: Mapping[str, Any], data: Mapping[str, Any], path: Path) -> Any:
-    """The parameters that weights were trained with, from plain values. Raises UserError if they are not known here."""
-    learnt, learnt_data = (
-        JsonFile(path, dict(values), heading=f"{path}: weights of another version: its {name}").validate(model)
-        for values, name, model in ((params, "params", task.Params), (data, "data", task.DataParams))
-    )
-    return learnt.with_data(learnt_data)
+    return Predictor(load_checkpointed(tasks, place, device), top)
