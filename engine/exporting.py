@@ -158,24 +158,28 @@ class Graph(nn.Module):
         return tuple(answer.float() if answer.is_floating_point() else answer for answer in answers.values())
 
 
-def without_bags(net: nn.Module) -> nn.Module:
+def without_bags(net: nn.Module) -> Any:
     """A copy of a network that sums embeddings in two steps. Of nn.EmbeddingBag, torch's exporter makes a loop over the
     examples, which is several times slower."""
     net = copy.deepcopy(net)
     for module in [*net.modules()]:
         for name, child in module.named_children():
             if isinstance(child, nn.EmbeddingBag) and child.mode == "sum" and child.padding_idx is None:
-                setattr(module, name, SummedEmbedding(child.weight))
+                setattr(module, name, SummedEmbedding(child))
     return net
 
 
 class SummedEmbedding(nn.Module):
-    def __init__(self, weight: nn.Parameter):
-        super().__init__()
-        self.weight = weight
+    """Computes what an nn.EmbeddingBag does. Indices that are not batch_size x num_words, it leaves to the bag."""
 
-    def forward(self, indices: Tensor) -> Tensor:  # batch_size x num_words -> batch_size x dim
-        return F.embedding(indices, self.weight).sum(dim=1)
+    def __init__(self, bag: nn.EmbeddingBag):
+        super().__init__()
+        self.bag = bag
+
+    def forward(self, indices: Tensor, *others: Tensor) -> Tensor:
+        if indices.ndim != 2 or others:
+            return self.bag(indices, *others)
+        return F.embedding(indices, self.bag.weight).sum(dim=1)  # batch_size x dim
 
 
 def named(inputs: Arrays) -> dict[str, np.ndarray]:
@@ -201,10 +205,15 @@ def free_axes(
 
 @contextlib.contextmanager
 def quiet_exporter() -> Iterator[None]:
-    """Without warnings that no user can act on: that torch's exporter is the older of two, and that lengths may be
-    wrong in its graph, which is checked here."""
+    """Without warnings that no user can act on: torch's exporter is the older of two, and uses parts of torch that are
+    deprecated; with other lengths than it was traced with, its graph may be wrong, which is checked here."""
     with warnings.catch_warnings():
-        for message in ("You are using the legacy", "The feature will be removed", "Exporting a model to ONNX with"):
+        for message in (
+            "You are using the legacy TorchScript-based ONNX export",
+            "The feature will be removed. Please remove usage of this function",
+            "`torch.jit.script` is deprecated",
+            "Exporting a model to ONNX with a batch_size other than 1",
+        ):
             warnings.filterwarnings("ignore", message)
         yield
 
@@ -287,7 +296,7 @@ def largest_difference(a: np.ndarray, b: np.ndarray) -> float:
     return float(np.where(same, 0, differences).max(initial=0))
 
 
-def time_in_turn(network: Network, graph: Network, inputs: Arrays, seconds: float = 0.5) -> tuple[float, float]:
+def time_in_turn(network: Network, graph: Network, inputs: Arrays, seconds: float = 0.3) -> tuple[float, float]:
     """Median milliseconds of each, timed in turn for about so many seconds."""
     times: tuple[list[float], list[float]] = ([], [])
     end = time.perf_counter() + seconds

@@ -41,12 +41,12 @@ def load_onnx(tasks: Tasks, path: Path, device: str = "auto") -> Trained:
         raise UserError(f"{path}: written by another version of export.py. Export it again with this one.")
     try:
         params, data, about = (json.loads(values[name]) for name in ("params", "data", "about"))
-        about = About(**{**about, "path": str(path)})
+        params, data, about = {**params, "task": values["task"]}, {**data}, About(**{**about, "path": str(path)})
     except (KeyError, TypeError, ValueError):
         raise UserError(f"{path}: damaged: its metadata is not what export.py wrote. Export it again.") from None
     if not is_sealed(content):
         logger.warning("%s: changed by another program since export.py wrote it.", path)
-    task, params = learnt_params(tasks, {**params, "task": values["task"]}, data, path)
+    task, params = learnt_params(tasks, params, data, path)
     return Trained(task, params, network, about)
 
 
