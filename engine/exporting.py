@@ -106,8 +106,11 @@ def export_onnx(trained: Restored, path: Path) -> Report:
     graph = OnnxNetwork(content, str(path))
     difference = max(compare(network, graph, processing, count, length) for count, length in CHECKED)
     write_atomically(path, content)
-    timed = {count: time_in_turn(network, graph, batch_of(processing, count, 20)) for count in (1, 32)}
-    return Report(difference, timed)
+    medians = {}
+    for count in (1, 32):
+        first, second = time_in_turn(network, graph, batch_of(processing, count, 20))
+        medians[count] = statistics.median(first), statistics.median(second)
+    return Report(difference, medians)
 
 
 def batch_of(processing: Processing, count: int, length: int, seed: int = 0) -> Arrays:
@@ -296,14 +299,17 @@ def largest_difference(a: np.ndarray, b: np.ndarray) -> float:
     return float(np.where(same, 0, differences).max(initial=0))
 
 
-def time_in_turn(network: Network, graph: Network, inputs: Arrays, seconds: float = 0.3) -> tuple[float, float]:
-    """Median milliseconds of each, timed in turn for about so many seconds."""
+def time_in_turn(
+    network: Network, graph: Network, inputs: Arrays, seconds: float = 0.3
+) -> tuple[list[float], list[float]]:
+    """Milliseconds of each call of both, called in turn for about so many seconds."""
     times: tuple[list[float], list[float]] = ([], [])
+    for way in (network, graph):
+        way(inputs)  # the first call is slower
     end = time.perf_counter() + seconds
-    network(inputs), graph(inputs)  # the first call is slower
     while len(times[0]) < 3 or time.perf_counter() < end:
         for way, taken in zip((network, graph), times, strict=True):
             start = time.perf_counter()
             way(inputs)
             taken.append(1000 * (time.perf_counter() - start))
-    return statistics.median(times[0]), statistics.median(times[1])
+    return times
