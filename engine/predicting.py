@@ -99,7 +99,7 @@ class Processing(ABC):
         """Made-up raw inputs, on which export.py traces a network and compares it with the exported graph.
 
         They should cover what the data decided: known and unknown words, empty cells. Here they are texts of unknown
-        words. What is not a text needs a method of its own.
+        words; images and rows have methods of their own.
 
         Args:
             count: how many.
