@@ -27,5 +27,11 @@ For building data sets and reporting on them:
     reports      tables, pictures and predictions of classes, labels and numbers
     pictures     matplotlib, imported when the first picture is drawn
 
+For using what was trained:
+    predicting   raw inputs -> records (Processing, Predictor, load_predictor), without torch
+    images, rows what reads photos, and rows of tables
+    trained      what is known of weights; torch_network and onnx_network compute with them
+    exporting    ONNX graphs that are checked against their network; slim weights
+
 Nothing here knows a task by name, and nothing here imports model/, search/ or results/.
 """

@@ -195,12 +195,12 @@ def free_axes(
     """The axes in which two batches differ, and their names: {"words": {0: "batch_size", 1: "length"}}.
 
     Args:
-        shapes: see `Processing.inputs`.
+        shapes: see `Processing.inputs`; an axis that has no name there is called "words_1".
     """
     free = {}
     for name, array in first.items():
         axes = shapes.get(name, "").split(":")[0].split(" x ")
-        if len(axes) != array.ndim:
+        if len(axes) != array.ndim or not all(axes):
             axes = [f"{name}_{i}" for i in range(array.ndim)]
         free[name] = {i: axes[i] for i in range(array.ndim) if array.shape[i] != second[name].shape[i]}
     return free
@@ -218,6 +218,8 @@ def quiet_exporter() -> Iterator[None]:
             "Exporting a model to ONNX with a batch_size other than 1",
         ):
             warnings.filterwarnings("ignore", message)
+        # torch's own checks of the sizes that it is given
+        warnings.filterwarnings("ignore", category=torch.jit.TracerWarning, module=r"torch\.nn\.modules\.rnn")
         yield
 
 

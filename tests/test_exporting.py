@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from engine import exporting
-from engine.exporting import CHECKED, compare, export_onnx, largest_difference, without_bags
+from engine.exporting import CHECKED, compare, export_onnx, free_axes, largest_difference, without_bags
 from engine.onnx_network import INSTALL, sealed
 from engine.predicting import Example, Options, Processing, load_predictor
 from engine.torch_network import Restored
@@ -366,6 +366,13 @@ def test_a_network_that_cannot_be_exported(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"The network of toy cannot be exported to ONNX: .*lgamma"):
         export_onnx(toy(lambda x: torch.special.polygamma(2, x.float().lgamma())), tmp_path / "model.onnx")
     assert not list(tmp_path.iterdir())
+
+
+def test_names_of_free_axes() -> None:
+    first, second = ({"words": np.zeros((n, 3, n + 1)), "lengths": np.zeros(n)} for n in (2, 4))
+    shapes = {"words": "batch_size x 3 x length: what they are: words", "lengths": "batch_size"}
+    assert free_axes(first, second, shapes) == {"words": {0: "batch_size", 2: "length"}, "lengths": {0: "batch_size"}}
+    assert free_axes(first, second, {}) == {"words": {0: "words_0", 2: "words_2"}, "lengths": {0: "lengths_0"}}
 
 
 def test_ties_of_integers() -> None:
