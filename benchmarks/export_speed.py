@@ -30,9 +30,8 @@ ROOT = Path(__file__).parent.parent
 ANSWER = """
 import sys
 import numpy as np
-from engine.predicting import load_predictor
-from model import TASKS
-predictor = load_predictor(TASKS, sys.argv[1], "cpu")
+from predict import load_predictor
+predictor = load_predictor(sys.argv[1], "cpu")
 predictor(predictor.processing.examples(1, 20, np.random.default_rng(0)))
 """
 

@@ -28,9 +28,9 @@ For building data sets and reporting on them:
     pictures     matplotlib, imported when the first picture is drawn
 
 For using what was trained:
-    predicting   raw inputs -> records (Processing, Predictor, load_predictor), without torch
-    images, rows what reads photos, and rows of tables
-    trained      what is known of weights; torch_network and onnx_network compute with them
+    predicting   raw inputs -> records, without torch (Processing, Predictor)
+    images       photos; rows: those of tables
+    torch_network, onnx_network    what answers: checkpoints, exported files
     exporting    ONNX graphs that are checked against their network; slim weights
 
 Nothing here knows a task by name, and nothing here imports model/, search/ or results/.

@@ -22,9 +22,8 @@ from torch import Tensor, nn
 
 from engine.checkpoints import load_checkpoint, save_weights
 from engine.onnx_network import INSTALL, SINGLE, VERSION, OnnxNetwork, is_sealed, sealed
-from engine.predicting import Processing
+from engine.predicting import Arrays, Processing
 from engine.torch_network import Restored, TorchNetwork, answers_of, to_tensors
-from engine.trained import Arrays
 from utils import UserError, check_writable, write_atomically
 
 OPSET = 17  # of ONNX; onnxruntime knows it from 1.12 (2022) on

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from engine.predicting import About, Arrays, Predictor, learnt
 from engine.tasks import Tasks
-from engine.trained import About, Arrays, Trained, learnt_params
 from utils import UserError, logger
 
 VERSION = 1  # of what stands in an exported file beside the graph
@@ -22,8 +22,8 @@ SINGLE = "inputs"  # name of the input of a graph whose network takes one tensor
 SEAL = b"\x72\x4a\x0a\x06sha256\x12\x40"
 
 
-def load_onnx(tasks: Tasks, path: Path, device: str = "auto") -> Trained:
-    """See `engine.predicting.load_predictor`."""
+def load_onnx(tasks: Tasks, path: Path, top: int = 1, device: str = "auto") -> Predictor:
+    """See `load_predictor` of predict.py."""
     if device not in ("auto", "cpu"):
         raise UserError(f"--device {device}: an ONNX file runs on the CPU. Use the weights for another device.")
     try:
@@ -41,13 +41,13 @@ def load_onnx(tasks: Tasks, path: Path, device: str = "auto") -> Trained:
         raise UserError(f"{path}: written by another version of export.py. Export it again with this one.")
     try:
         params, data, about = (json.loads(values[name]) for name in ("params", "data", "about"))
-        params, data, about = {**params, "task": values["task"]}, {**data}, About(**{**about, "path": str(path)})
+        params, data, about = {**params}, {**data}, About(**{**about, "path": str(path)})
     except (KeyError, TypeError, ValueError):
         raise UserError(f"{path}: damaged: its metadata is not what export.py wrote. Export it again.") from None
     if not is_sealed(content):
         logger.warning("%s: changed by another program since export.py wrote it.", path)
-    task, params = learnt_params(tasks, params, data, path)
-    return Trained(task, params, network, about)
+    task, params = learnt(tasks, values["task"], params, data, path)
+    return Predictor(task.name, task.Processing(params, top), network, about)
 
 
 def sealed(content: bytes) -> bytes:

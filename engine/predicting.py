@@ -7,18 +7,20 @@ import math
 import os
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 
-from engine.tasks import Tasks
-from engine.trained import Arrays, Trained
+from engine.params import JsonFile
+from engine.tasks import Task, Tasks
 from utils import UserError
 
 Record = dict[str, Any]
+Arrays = np.ndarray | dict[str, np.ndarray]
 
 WINDOW = 16  # batches whose inputs are read, and sorted by length, together
 SLOW = 0.001  # seconds; inputs that take longer to read are read by several threads
@@ -95,6 +97,15 @@ class Processing(ABC):
     def collate(self, contents: Sequence[Any]) -> Arrays:
         """The `content` of some examples -> the inputs of the network, as its Dataset makes them."""
 
+    def postprocess(self, outputs: Mapping[str, np.ndarray]) -> list[Record]:
+        """What the network says of a batch -> a record for each example, with `prediction` and `probability`.
+
+        Args:
+            outputs: what `answers` of the task's net.py returns; {"outputs": ...} where it has none. Unless a task says
+                otherwise these are batch_size x num_classes scores.
+        """
+        return class_records(outputs["outputs"], self.params.data.classes, self.top)
+
     def examples(self, count: int, length: int, rng: np.random.Generator) -> list[Any]:
         """Made-up raw inputs, on which export.py traces a network and compares it with the exported graph.
 
@@ -111,15 +122,6 @@ class Processing(ABC):
         lengths = [length, *rng.integers(1, length + 1, count - 1).tolist()]
         return [" ".join(made_up_word(rng, length) for _ in range(words)) for words in lengths]
 
-    def postprocess(self, outputs: Mapping[str, np.ndarray]) -> list[Record]:
-        """What the network says of a batch -> a record for each example, with `prediction` and `probability`.
-
-        Args:
-            outputs: what `answers` of the task's net.py returns; {"outputs": ...} where it has none. Unless a task says
-                otherwise these are batch_size x num_classes scores.
-        """
-        return class_records(outputs["outputs"], self.params.data.classes, self.top)
-
     def complete(self, example: Example, record: Record) -> Record:
         """The record of an example, with what only the example knows."""
         return {"input": example.input, **record}
@@ -133,13 +135,13 @@ class Processing(ABC):
         return "  ".join([shown.rstrip() if not others else shown, *others, as_text(record["input"])])
 
 
+def bold(text: str, color: bool) -> str:
+    return f"\033[1m{text}\033[0m" if color else text
+
+
 def made_up_word(rng: np.random.Generator, longest: int) -> str:
     """1 to `longest` letters."""
     return "".join(rng.choice(list("abcdefghijklmnopqrstuvwxyz"), rng.integers(1, longest + 1)))
-
-
-def bold(text: str, color: bool) -> str:
-    return f"\033[1m{text}\033[0m" if color else text
 
 
 def as_text(value: Any) -> str:
@@ -222,6 +224,16 @@ def number_records(
 # ------------------------------------------------------------------------------------------- predicting
 
 
+@dataclass
+class About:
+    """What is known of trained weights."""
+
+    path: str
+    epoch: int | None = None
+    trained: str | None = None  # when, as 2026-01-31 12:00:00
+    metrics: dict[str, float] | None = None  # on val, after that epoch
+
+
 class Predictor:
     """Answers with a trained network: `predictor(inputs)` returns a record for each input.
 
@@ -232,9 +244,11 @@ class Predictor:
         about: of the weights.
     """
 
-    def __init__(self, trained: Trained, top: int = 1):
-        self.task, self.params, self.network, self.about = trained.task.name, *trained[1:]
-        self.processing: Processing = trained.task.Processing(self.params, top)
+    def __init__(
+        self, task: str, processing: Processing, network: Callable[[Arrays], dict[str, np.ndarray]], about: About
+    ):
+        self.task, self.processing, self.network, self.about = task, processing, network, about
+        self.params = processing.params
 
     def __call__(self, inputs: Iterable[Any]) -> list[Record]:
         """A record for each input, in order: `input`, `prediction`, `probability`, and what the task adds.
@@ -310,21 +324,13 @@ def name_of(raw: Any) -> Any:
     return str(raw) if isinstance(raw, Path) else getattr(raw, "name", type(raw).__name__)
 
 
-def load_predictor(tasks: Tasks, place: str | Path, device: str = "auto", top: int = 1) -> Predictor:
-    """What was trained, ready to answer.
-
-    Args:
-        place: folder of an experiment, whose best weights are taken; a checkpoint; or a file that export.py wrote.
-        top: how many classes a record lists.
-
-    Raises:
-        UserError: there are no weights, or these are no weights of this project, or of another version of it.
-    """
-    place = Path(place)
-    if place.suffix == ".onnx":
-        from engine.onnx_network import load_onnx
-
-        return Predictor(load_onnx(tasks, place, device), top)
-    from engine.torch_network import load_checkpointed  # imports torch
-
-    return Predictor(load_checkpointed(tasks, place, device), top)
+def learnt(tasks: Tasks, name: str, params: Mapping[str, Any], data: Mapping[str, Any], path: Path) -> tuple[Task, Any]:
+    """The task, and the parameters that weights were trained with, from plain values. Raises UserError if they are not
+    known here."""
+    if name not in list(tasks):
+        raise UserError(f"{path}: weights of the task {name}, which is not here. There is {', '.join(tasks)}.")
+    known, known_data = (
+        JsonFile(path, dict(values), heading=f"{path}: weights of another version: its {part}").validate(model)
+        for values, part, model in ((params, "params", tasks[name].Params), (data, "data", tasks[name].DataParams))
+    )
+    return tasks[name], known.with_data(known_data)

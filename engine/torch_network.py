@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from engine.checkpoints import EXPORT_VERSION, fetch_checkpoint, load_checkpoint, restore_weights
 from engine.devices import autocast, choose_device, choose_precision, to_device
+from engine.predicting import About, Arrays, Predictor, learnt
 from engine.tasks import Task, Tasks
-from engine.trained import About, Arrays, Trained, learnt_params
 from utils import UserError
 
 
@@ -31,7 +31,7 @@ def restore_net(tasks: Tasks, place: Path) -> Restored:
     """The network of an experiment's best weights, or of a checkpoint.
 
     Raises:
-        UserError: see `engine.predicting.load_predictor`.
+        UserError: see `load_predictor` of predict.py.
     """
     if not place.exists():
         raise UserError(f"{place}: no such experiment, and no such file.")
@@ -42,18 +42,18 @@ def restore_net(tasks: Tasks, place: Path) -> Restored:
     values, data = checkpoint.get("params"), checkpoint.get("data")
     if not (values and isinstance(values, dict) and data and isinstance(data, dict)):
         raise UserError(f"{path}: weights alone, without the parameters and data that they were trained with.")
-    task, params = learnt_params(tasks, values, data, path)
+    task, params = learnt(tasks, values.get("task", ""), values, data, path)
     net = task.Net(params)
     restore_weights(net, checkpoint)
     return Restored(task, params, net.eval(), about(checkpoint, path), checkpoint)
 
 
-def load_checkpointed(tasks: Tasks, place: Path, device_name: str = "auto") -> Trained:
-    """The best weights of an experiment's folder, or a checkpoint. See `engine.predicting.load_predictor`."""
+def load_checkpointed(tasks: Tasks, place: Path, device_name: str = "auto", top: int = 1) -> Predictor:
+    """The best weights of an experiment's folder, or a checkpoint. See `load_predictor` of predict.py."""
     task, params, net, about, _ = restore_net(tasks, place)
     device = choose_device(device_name)
     network = TorchNetwork(task, net.to(device), device, choose_precision(device, params.precision))
-    return Trained(task, params, network, about)
+    return Predictor(task.name, task.Processing(params, top), network, about)
 
 
 def about(checkpoint: dict[str, Any], path: Path) -> About:
@@ -84,7 +84,7 @@ def answers_of(task: Task) -> Any:
 
 
 def _the_outputs(outputs: Tensor) -> dict[str, Tensor]:
-    return {"outputs": outputs}
+    return {"outputs": outputs.float()}
 
 
 def to_tensors(arrays: Arrays) -> Any:

@@ -21,9 +21,9 @@ from engine.experiments import load_experiment
 from engine.loaders import fetch_dataloaders
 from engine.metrics import metrics_of, totals_of
 from engine.optimizers import make_optimizer
-from engine.predicting import load_predictor
 from engine.torch_network import TorchNetwork
 from model import TASKS
+from predict import load_predictor
 from tests.conftest import ROOT, assert_same_run, last_checkpoint, read_json, refused, run, spoil, stop_after, train_ok
 
 EXAMPLES = 150  # of a sample, in all; about
@@ -290,7 +290,7 @@ def test_exported_it_predicts_the_same(name: str, whole: Path, tmp_path: Path, f
     format = "torch" if file == "model.pt" else "onnx"
     result = run("export", "--model_dir", whole, "--output", tmp_path / file, "--format", format)
     assert result.status == 0, result.err
-    original, exported = load_predictor(TASKS, whole, "cpu"), load_predictor(TASKS, tmp_path / file, "cpu")
+    original, exported = load_predictor(whole, "cpu"), load_predictor(tmp_path / file, "cpu")
     for predictor in (original, exported):
         if isinstance(predictor.network, TorchNetwork):
             predictor.network.precision = torch.float32
@@ -308,9 +308,8 @@ ANSWER = """
 import sys
 sys.modules["torch"] = None  # importing it fails
 import numpy as np
-from engine.predicting import load_predictor
-from model import TASKS
-predictor = load_predictor(TASKS, sys.argv[1])
+from predict import load_predictor
+predictor = load_predictor(sys.argv[1])
 examples = predictor.processing.examples(2, 5, np.random.default_rng(0))
 print(len([record for record in predictor(examples) if "error" not in record]))
 """

@@ -23,10 +23,9 @@ from torch import Tensor, nn
 from engine import exporting
 from engine.exporting import CHECKED, compare, export_onnx, free_axes, largest_difference, without_bags
 from engine.onnx_network import INSTALL, sealed
-from engine.predicting import Example, Options, Processing, load_predictor
+from engine.predicting import About, Example, Options, Processing
 from engine.torch_network import Restored
-from engine.trained import About
-from model import TASKS
+from predict import load_predictor
 from tests.conftest import last_checkpoint, read_json, refused, run, train_ok, write_params
 from utils import UserError
 
@@ -111,7 +110,7 @@ def test_exporting_warns_of_nothing_that_a_user_cannot_change(trained: Path, tmp
 def test_chosen_weights_are_exported(trained: Path, tmp_path: Path) -> None:
     weights = trained / "last_weights" / "epoch_0001.pt"
     export(trained, "--weights", weights, "--output", tmp_path / "model.onnx")
-    assert load_predictor(TASKS, tmp_path / "model.onnx").about.epoch == 1
+    assert load_predictor(tmp_path / "model.onnx").about.epoch == 1
 
 
 def test_slim_weights(trained: Path, model_dir: Path, tmp_path: Path) -> None:
@@ -194,7 +193,7 @@ CHANGES: dict[str, tuple[Callable[[dict[str, Any]], Any], list[str]]] = {
     "unknown parameter": (lambda c: c["params"].update(new_trick=1), ["another version", "new_trick"]),
     "no params": (lambda c: c.pop("params"), ["weights alone"]),
     "no data": (lambda c: c.pop("data"), ["weights alone"]),
-    "other task": (lambda c: c["params"].update(task="chess"), ["another task", "chess: no such task"]),
+    "other task": (lambda c: c["params"].update(task="chess"), ["weights of the task chess, which is not here"]),
     "other network": (lambda c: c["params"].update(num_channels=5), ["another architecture", "body.conv1.weight"]),
     "later export": (lambda c: c.update(exported=99), ["another version of export.py"]),
 }
@@ -218,20 +217,20 @@ def test_files_that_are_not_ours(exported: Path, tmp_path: Path) -> None:
     opsets = [onnx.helper.make_opsetid("", 17)]
     onnx.save(onnx.helper.make_model(graph, opset_imports=opsets, ir_version=8), path)
     with pytest.raises(UserError, match=r"other\.onnx: an ONNX file, but not one that export\.py wrote"):
-        load_predictor(TASKS, path)
+        load_predictor(path)
     path.write_bytes(b"")
     with pytest.raises(UserError, match="it is empty"):
-        load_predictor(TASKS, path)
+        load_predictor(path)
     path.write_bytes(b"not ONNX")
     with pytest.raises(UserError, match="cannot be read as an ONNX file"):
-        load_predictor(TASKS, path)
+        load_predictor(path)
     with pytest.raises(UserError, match="no such file"):
-        load_predictor(TASKS, tmp_path / "nowhere.onnx")
+        load_predictor(tmp_path / "nowhere.onnx")
     (tmp_path / "folder.onnx").mkdir()
     with pytest.raises(UserError, match=r"cannot be read \("):
-        load_predictor(TASKS, tmp_path / "folder.onnx")
+        load_predictor(tmp_path / "folder.onnx")
     with pytest.raises(UserError, match="runs on the CPU"):
-        load_predictor(TASKS, exported, "cuda")
+        load_predictor(exported, "cuda")
 
 
 def test_any_damage_is_noticed(exported: Path, tmp_path: Path) -> None:
@@ -239,18 +238,18 @@ def test_any_damage_is_noticed(exported: Path, tmp_path: Path) -> None:
     for place in rng.integers(0, len(content) - 100, 50).tolist():
         path.write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :])
         with pytest.raises(UserError, match=r"model\.onnx: damaged"):
-            load_predictor(TASKS, path)
+            load_predictor(path)
     for size in [*rng.integers(0, len(content) - 100, 50).tolist(), 1, 10, len(content) - 77]:
         path.write_bytes(content[:size])
         with pytest.raises(UserError, match=r"model\.onnx: (cannot be read|damaged|an ONNX file, but not|written by)"):
-            load_predictor(TASKS, path)
+            load_predictor(path)
 
 
 def test_a_file_that_another_program_changed(exported: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Such as one that makes integers of the weights: it is used, and that is said."""
     path = with_metadata(exported, tmp_path / "model.onnx", note="smaller")
     path.write_bytes(path.read_bytes()[:-76])
-    load_predictor(TASKS, path)
+    load_predictor(path)
     assert "changed by another program" in caplog.text
 
 
@@ -265,20 +264,20 @@ def test_a_file_that_another_program_changed(exported: Path, tmp_path: Path, cap
         ({"params": "[1]"}, "its metadata is not what"),
         ({"params": '{"new_trick": 1}'}, "new_trick"),
         ({"data": "{}"}, "weights of another version: its data"),
-        ({"task": "chess"}, "chess: no such task"),
+        ({"task": "chess"}, "weights of the task chess, which is not here"),
     ],
 )
 def test_metadata_of_another_version(exported: Path, tmp_path: Path, changed: dict[str, Any], message: str) -> None:
     path = with_metadata(exported, tmp_path / "model.onnx", **changed)
     with pytest.raises(UserError, match=message) as caught:
-        load_predictor(TASKS, path)
+        load_predictor(path)
     assert str(path) in str(caught.value)
 
 
 def test_reading_needs_onnxruntime(exported: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(UserError, match=f"onnxruntime is not installed.*{INSTALL}"):
-        load_predictor(TASKS, exported)
+        load_predictor(exported)
 
 
 @pytest.mark.parametrize(("value", "count"), [("3", 3), ("2,1", 2), ("", 0), ("many", 0)])
