@@ -50,7 +50,7 @@ def load_predictor(place: str | Path, device: str = "auto", top: int = 1) -> Pre
     if Path(place).suffix == ".onnx":
         from engine.onnx_network import load_onnx  # without torch
 
-        return load_onnx(TASKS, Path(place), top)
+        return load_onnx(TASKS, Path(place), top, device)
     from engine.torch_network import load_checkpointed
 
     return load_checkpointed(TASKS, Path(place), device, top)

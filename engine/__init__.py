@@ -27,5 +27,11 @@ For building data sets and reporting on them:
     reports      tables, pictures and predictions of classes, labels and numbers
     pictures     matplotlib, imported when the first picture is drawn
 
+For using what was trained:
+    predicting   raw inputs -> records, without torch (Processing, Predictor)
+    images       photos; rows: those of tables
+    torch_network, onnx_network    what answers: checkpoints, exported files
+    exporting    ONNX graphs that are checked against their network; slim weights
+
 Nothing here knows a task by name, and nothing here imports model/, search/ or results/.
 """

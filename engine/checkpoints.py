@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 KEEP_EPOCHS = 5
 KEEP_WITHIN_EPOCH = 2
+EXPORT_VERSION = 1  # of the files of `save_weights`
 HINT = "Expected weights that train.py saved, such as best_weights/epoch_0012.pt."
 
 
@@ -75,19 +76,34 @@ def copy_checkpoint(source: Path, path: Path) -> None:
     _write(path, copy)
 
 
+def save_weights(weights: dict[str, Any], path: Path) -> None:
+    """Save weights, and what else they need to be used, into a file of their own. Raises UserError: the disk is full.
+
+    A file of torch, read with `weights_only=True`, is as safe as one of safetensors. It needs no other package, and
+    holds the parameters too.
+    """
+    import torch
+
+    _write_with_digest(path, lambda file: torch.save({**weights, "exported": EXPORT_VERSION}, file))
+
+
 def _write(path: Path, write: Any) -> None:
     path.parent.mkdir(exist_ok=True)
     try:
-        with whole_file(path) as file:
-            hashing = _Hashing(file)
-            try:
-                write(hashing)
-            except RuntimeError as error:
-                raise hashing.error or error from None
-            # before the checkpoint gets its name, so that none is ever without a digest
-            write_atomically(_digest_of(path), f"{hashing.digest.hexdigest()}  {path.name}\n")
+        _write_with_digest(path, write)
     finally:
         _tidy(path.parent)
+
+
+def _write_with_digest(path: Path, write: Any) -> None:
+    with whole_file(path) as file:
+        hashing = _Hashing(file)
+        try:
+            write(hashing)
+        except RuntimeError as error:
+            raise hashing.error or error from None
+        # before the checkpoint gets its name, so that none is ever without a digest
+        write_atomically(_digest_of(path), f"{hashing.digest.hexdigest()}  {path.name}\n")
 
 
 def _tidy(folder: Path) -> None:

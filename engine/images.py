@@ -8,7 +8,7 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import IO, Any, ClassVar, NamedTuple
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -81,10 +81,10 @@ class ImageProcessing(Processing):
 
     accepts = "images"
     about = (
-        "inputs: batch_size x 3 x height x width, uint8, RGB, of the size that data.image_size says. A photo is made"
-        " upright and squeezed to a square of that size (bilinear, antialiased); transparent pixels become white. The"
-        " network does the normalisation."
+        "A photo is made upright and squeezed to a square of data.image_size pixels (bilinear, antialiased)."
+        " Transparent pixels become white. The network does the normalisation."
     )
+    inputs: ClassVar = {"inputs": "batch_size x 3 x image_size x image_size: RGB pixels of 0..255, uint8"}
 
     def read(self, words: Sequence[str], options: Options) -> Iterator[Any]:
         """Files, folders and all that is below them, patterns such as 'photos/*.jpg', `-` for one on stdin."""
@@ -121,6 +121,10 @@ class ImageProcessing(Processing):
 
     def collate(self, contents: Sequence[np.ndarray]) -> np.ndarray:
         return np.stack(contents).transpose(0, 3, 1, 2)
+
+    def examples(self, count: int, length: int, rng: np.random.Generator) -> list[np.ndarray]:
+        size = self.params.data.image_size
+        return list(rng.integers(0, 256, (count, size, size, 3), dtype=np.uint8))
 
 
 def files_of(path: Path) -> Iterator[Any]:

@@ -67,11 +67,16 @@ class Processing(ABC):
     Attributes:
         accepts: what an input is; decides how commands and the page of serve.py take inputs.
         about: how raw inputs become what the network takes; stands in exported files, for people.
+        inputs, outputs: name -> shape and meaning, as in "batch_size x length: numbers of words", of what the network
+            takes and of what `answers` of net.py returns. Exported files say so, and call their free axes so. A network
+            that takes one tensor takes "inputs".
         top: how many classes a record lists.
     """
 
     accepts: ClassVar[Literal["images", "texts", "rows"]]
     about: ClassVar[str] = ""
+    inputs: ClassVar[Mapping[str, str]] = {}
+    outputs: ClassVar[Mapping[str, str]] = {"outputs": "batch_size x num_classes: scores, softmax makes probabilities"}
 
     def __init__(self, params: Any, top: int = 1):
         self.params, self.top = params, top
@@ -108,6 +113,18 @@ class Processing(ABC):
             return class_records(array, classes, self.top)
         mean, std = getattr(data, "label_mean", [0.0]), getattr(data, "label_std", [1.0])
         return number_records(array, target_names(data, array.shape[1]), mean, std)
+
+    @abstractmethod
+    def examples(self, count: int, length: int, rng: np.random.Generator) -> list[Any]:
+        """Made-up raw inputs, on which export.py traces a network and compares it with the exported graph.
+
+        They should cover what the data decided: known and unknown words, empty cells.
+
+        Args:
+            count: how many.
+            length: the first example is that long, the others are at most. With it grows every size that the
+                inputs of a batch may have; of a word, the number of letters. Meaningless if all are alike.
+        """
 
     def complete(self, example: Example, record: Record) -> Record:
         """The record of an example, with what only the example knows."""
@@ -150,6 +167,11 @@ class Processing(ABC):
 
 def bold(text: str, color: bool) -> str:
     return f"\033[1m{text}\033[0m" if color else text
+
+
+def made_up_word(rng: np.random.Generator, longest: int) -> str:
+    """1 to `longest` letters."""
+    return "".join(rng.choice(list("abcdefghijklmnopqrstuvwxyz"), rng.integers(1, longest + 1)))
 
 
 def as_text(value: Any) -> str:

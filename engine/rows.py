@@ -10,7 +10,9 @@ from abc import abstractmethod
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import IO, Any
 
-from engine.predicting import Arrays, Example, Options, Processing, Unreadable
+import numpy as np
+
+from engine.predicting import Arrays, Example, Options, Processing, Unreadable, made_up_word
 from engine.tables import DELIMITERS, Row, Table, find_delimiter, is_empty, is_number
 from utils import UserError
 
@@ -51,6 +53,13 @@ class RowProcessing(Processing):
             if name in self.numbers and not is_number(cell) and not is_empty(cell):
                 raise UserError(f"{cell:.100} in the column {name}, which holds numbers")
         return Example(dict(raw), cells)
+
+    def examples(self, count: int, length: int, rng: np.random.Generator) -> list[dict[str, Any]]:
+        """Numbers near 0, and words that nobody knows. A task whose cells may be empty should make some empty."""
+        return [
+            {name: rng.standard_normal() if name in self.numbers else made_up_word(rng, 9) for name in self.columns}
+            for _ in range(count)
+        ]
 
     def collate(self, contents: Sequence[list[str]]) -> Arrays:
         return self.encode(Table(list(self.columns), [Row(cells, "", "") for cells in contents]))

@@ -7,7 +7,9 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from engine.predicting import Options, Processing, Unreadable
+import numpy as np
+
+from engine.predicting import Options, Processing, Unreadable, made_up_word
 from utils import UserError
 
 
@@ -34,6 +36,11 @@ class TextProcessing(Processing):
     def split(self, text: str | Unreadable, options: Options) -> Any:
         """A text; where the words stand between spaces already, a list of them."""
         return text.split() if options.tokenized and isinstance(text, str) else text
+
+    def examples(self, count: int, length: int, rng: np.random.Generator) -> list[Any]:
+        """Texts of words that nobody knows."""
+        lengths = [length, *rng.integers(1, length + 1, count - 1).tolist()]
+        return [" ".join(made_up_word(rng, length) for _ in range(words)) for words in lengths]
 
 
 def read_lines(name: str, keep_empty: bool = False) -> Iterator[str | Unreadable]:

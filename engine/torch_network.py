@@ -4,38 +4,61 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from engine.checkpoints import fetch_checkpoint, load_checkpoint, restore_weights
+from engine.checkpoints import EXPORT_VERSION, fetch_checkpoint, load_checkpoint, restore_weights
 from engine.devices import autocast, choose_device, choose_precision, to_device
 from engine.predicting import About, Arrays, Predictor, learnt
 from engine.tasks import Task, Tasks
 from utils import UserError
 
 
-def load_checkpointed(tasks: Tasks, place: Path, device_name: str = "auto", top: int = 1) -> Predictor:
-    """The best weights of an experiment's folder, or a checkpoint. See `load_predictor` of predict.py."""
+class Restored(NamedTuple):
+    """A network with the weights of a checkpoint, on the CPU, in float32, as evaluation uses it."""
+
+    task: Task
+    params: Any
+    net: nn.Module
+    about: About
+    checkpoint: dict[str, Any]
+
+
+def restore_net(tasks: Tasks, place: Path) -> Restored:
+    """The network of an experiment's best weights, or of a checkpoint.
+
+    Raises:
+        UserError: see `load_predictor` of predict.py.
+    """
     if not place.exists():
         raise UserError(f"{place}: no such experiment, and no such file.")
     checkpoint = fetch_checkpoint(place, "best") if place.is_dir() else load_checkpoint(place)
     path = Path(checkpoint["path"])
-    if not checkpoint.get("params") or not checkpoint.get("data"):
+    if checkpoint.get("exported", EXPORT_VERSION) != EXPORT_VERSION:
+        raise UserError(f"{path}: written by another version of export.py. Export it again with this one.")
+    values, data = checkpoint.get("params"), checkpoint.get("data")
+    if not (values and isinstance(values, dict) and data and isinstance(data, dict)):
         raise UserError(f"{path}: weights alone, without the parameters and data that they were trained with.")
-    task, params = learnt(tasks, checkpoint["params"].get("task", ""), checkpoint["params"], checkpoint["data"], path)
-    device = choose_device(device_name)
+    task, params = learnt(tasks, values.get("task", ""), values, data, path)
     net = task.Net(params)
     restore_weights(net, checkpoint)
-    network = TorchNetwork(task, net.to(device).eval(), device, choose_precision(device, params.precision))
-    return Predictor(task.name, task.Processing(params, top), network, about(checkpoint, path))
+    return Restored(task, params, net.eval(), about(checkpoint, path), checkpoint)
+
+
+def load_checkpointed(tasks: Tasks, place: Path, device_name: str = "auto", top: int = 1) -> Predictor:
+    """The best weights of an experiment's folder, or a checkpoint. See `load_predictor` of predict.py."""
+    task, params, net, about, _ = restore_net(tasks, place)
+    device = choose_device(device_name)
+    network = TorchNetwork(task, net.to(device), device, choose_precision(device, params.precision))
+    return Predictor(task.name, task.Processing(params, top), network, about)
 
 
 def about(checkpoint: dict[str, Any], path: Path) -> About:
     history, epoch = checkpoint.get("history") or [], checkpoint.get("epoch")
-    metrics = history[epoch - 1]["val"] if epoch and len(history) >= epoch else None
+    metrics = history[epoch - 1]["val"] if epoch and len(history) >= epoch else checkpoint.get("metrics")
     written = time.localtime(path.stat().st_mtime)
     return About(str(path), epoch, checkpoint.get("trained") or time.strftime("%Y-%m-%d %H:%M:%S", written), metrics)
 
@@ -49,10 +72,7 @@ class TorchNetwork:
 
     @torch.inference_mode()
     def __call__(self, inputs: Arrays) -> dict[str, np.ndarray]:
-        if isinstance(inputs, dict):
-            tensors: Any = {name: torch.from_numpy(array) for name, array in inputs.items()}
-        else:
-            tensors = torch.from_numpy(inputs)
+        tensors = to_tensors(inputs)
         with autocast(self.device, self.precision):
             outputs = self.net(to_device(tensors, self.device))
         return to_arrays(self.answers(outputs))
@@ -65,6 +85,12 @@ def answers_of(task: Task) -> Any:
 
 def _the_outputs(outputs: Tensor) -> dict[str, Tensor]:
     return {"outputs": outputs.float()}
+
+
+def to_tensors(arrays: Arrays) -> Any:
+    if isinstance(arrays, dict):
+        return {name: torch.from_numpy(array) for name, array in arrays.items()}
+    return torch.from_numpy(arrays)
 
 
 def to_arrays(tensors: dict[str, Tensor]) -> dict[str, np.ndarray]:

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import importlib
 import itertools
 import json
 import shutil
 import signal
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -20,9 +24,10 @@ from engine.loaders import fetch_dataloaders
 from engine.metrics import metrics_of, totals_of
 from engine.optimizers import make_optimizer
 from engine.predicting import Options
+from engine.torch_network import TorchNetwork
 from model import TASKS
 from predict import load_predictor
-from tests.conftest import assert_same_run, last_checkpoint, read_json, refused, run, spoil, stop_after, train_ok
+from tests.conftest import ROOT, assert_same_run, last_checkpoint, read_json, refused, run, spoil, stop_after, train_ok
 
 EXAMPLES = 150  # of a sample, in all; about
 SMALL = {"num_epochs": 2, "batch_size": 16}
@@ -317,6 +322,51 @@ def test_overfits_one_batch(built: Path, experiment: Callable[..., Path]) -> Non
         if after["loss"] < before["loss"] / 10 and all(after[name] > 0.95 for name in perfect):
             return
     raise AssertionError(f"{before} before, {after} after 1000 steps")
+
+
+def are_alike(a: Any, b: Any) -> bool:
+    """Whether two records are equal, but for rounding."""
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(are_alike(a[key], b[key]) for key in a)
+    if isinstance(a, list | tuple):
+        return len(a) == len(b) and all(map(are_alike, a, b))
+    return a == (pytest.approx(b, rel=1e-3, abs=1e-4) if isinstance(b, float) else b)
+
+
+@pytest.mark.parametrize("file", ["model.onnx", "model.pt"])
+def test_exported_it_predicts_the_same(name: str, whole: Path, tmp_path: Path, file: str) -> None:
+    format = "torch" if file == "model.pt" else "onnx"
+    result = run("export", "--model_dir", whole, "--output", tmp_path / file, "--format", format)
+    assert result.status == 0, result.err
+    original, exported = load_predictor(whole, "cpu"), load_predictor(tmp_path / file, "cpu")
+    for predictor in (original, exported):
+        if isinstance(predictor.network, TorchNetwork):
+            predictor.network.precision = torch.float32
+    assert (exported.task, exported.params, exported.params.data) == (name, original.params, original.params.data)
+    assert exported.about == dataclasses.replace(original.about, path=str(tmp_path / file))
+    for count, length in ((1, 1), (1, 9), (20, 15)):
+        examples = original.processing.examples(count, length, np.random.default_rng(0))
+        expected, found = original(examples), exported(examples)
+        assert len(found) == count
+        assert not any("error" in record for record in found)
+        assert are_alike(found, expected)
+
+
+ANSWER = """
+import sys
+sys.modules["torch"] = None  # importing it fails
+import numpy as np
+from predict import load_predictor
+predictor = load_predictor(sys.argv[1])
+examples = predictor.processing.examples(2, 5, np.random.default_rng(0))
+print(len([record for record in predictor(examples) if "error" not in record]))
+"""
+
+
+def test_an_onnx_file_answers_without_torch(whole: Path, tmp_path: Path) -> None:
+    assert run("export", "--model_dir", whole, "--output", tmp_path / "model.onnx").status == 0
+    command = [sys.executable, "-c", ANSWER, str(tmp_path / "model.onnx")]
+    assert subprocess.run(command, cwd=ROOT, capture_output=True, encoding="utf-8", check=True).stdout == "2\n"
 
 
 def tensors_of(batch: Any) -> Iterator[torch.Tensor]:

@@ -389,6 +389,9 @@ class Counting(Processing):
     def collate(self, contents: Any) -> Any:
         return np.array(contents)
 
+    def examples(self, count: int, length: int, rng: Any) -> list[int]:
+        return list(range(count))
+
     def postprocess(self, outputs: Any) -> Any:
         return [{"prediction": str(number % 2), "probability": 1.0} for number in outputs["outputs"].tolist()]
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
-from engine.predicting import Example, Options, Record, Unreadable, bold
+from engine.predicting import Example, Options, Record, Unreadable, bold, made_up_word
 from engine.texts import TextProcessing, read_lines
 from utils import UserError
 
@@ -25,14 +25,21 @@ class Processing(TextProcessing):
     """Sentences, or lists of their words. A record says the tag of each word, and the spans that the tags mark."""
 
     about = (
-        "words: batch_size x length, int64: the place of each word, from 2, among the different normalised words of"
-        " data.words (lower case if params.lowercase_words, digits as 0 if params.fold_digits), 1 for others, 0 behind"
-        " a sentence's end. lengths: batch_size numbers of words, int64. With char_features, chars: num_spellings x"
-        " num_chars, int64: the characters of each different word, from 2 in the order of data.chars, 1 for others, 0"
-        " behind its end; spellings: batch_size x length, int64: the row of chars of each word. tags: the place in"
-        " data.tags of each word's tag, -1 behind a sentence's end; probabilities: of each of these tags;"
-        " log_probability: of all tags of a sentence together."
+        "A word is looked up in lower case if params.lowercase_words, with its digits as 0 if params.fold_digits. The"
+        " numbers of words and characters begin at 2, in the order of data.words (the different forms in which they are"
+        " looked up) and data.chars. 1 stands for all others, 0 for padding."
     )
+    inputs: ClassVar = {
+        "words": "batch_size x length: words, 0 behind a sentence's end; int64",
+        "lengths": "batch_size: numbers of words; int64",
+        "chars": "num_spellings x num_chars: characters of each different word, 0 behind its end; int64",
+        "spellings": "batch_size x length: the row of chars of each word; int64",
+    }
+    outputs: ClassVar = {
+        "tags": "batch_size x length: places in data.tags, -1 behind a sentence's end; int64",
+        "probabilities": "batch_size x length: of each of these tags; float32",
+        "log_probability": "batch_size: of all tags of a sentence together; float32",
+    }
 
     def __init__(self, params: Params, top: int = 1):
         super().__init__(params, top)
@@ -67,6 +74,15 @@ class Processing(TextProcessing):
         if not text.isascii() and any("\ud800" <= char <= "\udfff" for char in text):
             raise UserError("not Unicode")
         return Example(text, (words, spans), len(words))
+
+    def examples(self, count: int, length: int, rng: np.random.Generator) -> list[list[str]]:
+        """Lists of words, half of them known."""
+        known = [word for word in self.params.data.words[:1000] if len(word) <= length] or ["a"]
+        lengths = [length, *rng.integers(1, length + 1, count - 1).tolist()]
+        return [
+            [made_up_word(rng, length) if rng.random() < 0.5 else str(rng.choice(known)) for _ in range(number)]
+            for number in lengths
+        ]
 
     def collate(self, contents: Sequence[tuple[list[str], Any]]) -> dict[str, np.ndarray]:
         return next(self.make_batches([contents]))

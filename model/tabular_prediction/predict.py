@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -16,12 +16,17 @@ from engine.tables import Columns, Table
 class Processing(RowProcessing):
     """Rows with the columns of training."""
 
-    about = (
-        "numbers: batch_size x num_numbers, float32: each column of data.columns.numbers minus its mean, divided by its"
-        " std (by 1 if that is 0), 0 if empty; then, for each column of with_empty, 1 where it is empty, else 0."
-        " categories: batch_size x num_categories, int64: the place of the word, from 1, in its column's list in"
-        " data.columns.categories, 0 if it is not there."
-    )
+    about = "Cells are looked up by the names of their columns: first data.columns.numbers, then categories."
+    inputs: ClassVar = {
+        "numbers": "batch_size x num_numbers: each column of data.columns.numbers minus its mean, divided by its std"
+        " (by 1 if that is 0), 0 if empty; then, for each column of with_empty, 1 where it is empty, else 0; float32",
+        "categories": "batch_size x num_categories: the place of the word, from 1, in its column's list in"
+        " data.columns.categories, 0 if it is not there; int64",
+    }
+    outputs: ClassVar = {
+        "outputs": "batch_size x num_outputs: by data.objective, scores of the classes (softmax makes probabilities),"
+        " of the labels (the logistic function does), or numbers (times label_std, plus label_mean)"
+    }
 
     @cached_property
     def columns(self) -> list[str]:
@@ -39,6 +44,16 @@ class Processing(RowProcessing):
     def encode(self, table: Table) -> dict[str, np.ndarray]:
         numbers, categories = self.fitted.encode(table)
         return {"numbers": numbers, "categories": categories}
+
+    def examples(self, count: int, length: int, rng: np.random.Generator) -> list[dict[str, Any]]:
+        """Some cells are empty, some words unknown."""
+        fitted = self.fitted
+        columns: dict[str, list[Any]] = {
+            name: [*(mean + std * rng.standard_normal(count)).tolist(), ""]
+            for name, mean, std in zip(fitted.numbers, fitted.mean, fitted.std, strict=True)
+        }
+        columns |= {name: [*words, "an unknown word", ""] for name, words in fitted.categories.items()}
+        return [{name: cells[rng.integers(len(cells))] for name, cells in columns.items()} for _ in range(count)]
 
     def postprocess(self, outputs: Mapping[str, Any]) -> list[Record]:
         """Of a multilabel, the labels that apply; else a class, or numbers."""
