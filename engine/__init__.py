@@ -27,11 +27,12 @@ For building data sets and reporting on them:
     reports      tables, pictures and predictions of classes, labels and numbers
     pictures     matplotlib, imported when the first picture is drawn
 
-For using what was trained:
-    predicting   raw inputs -> records, without torch (Processing, Predictor)
-    images       photos; rows: those of tables
-    torch_network, onnx_network    what answers: checkpoints, exported files
-    exporting    ONNX graphs that are checked against their network; slim weights
+For using what was trained, none of it with torch but where it says so:
+    predicting   raw inputs -> records (Processing, Predictor)
+    images, rows, texts    raw inputs of the usual kinds, and how they become what a network takes
+    predictions  records -> lines for a person, JSON, CSV
+    torch_network, onnx_network    what answers: a checkpoint, with torch; an exported file
+    exporting    ONNX graphs, checked against their network; slim weights (with torch)
 
 Nothing here knows a task by name, and nothing here imports model/, search/ or results/.
 """
