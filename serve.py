@@ -20,6 +20,8 @@ from engine.commands import run_command
 from predict import load_predictor
 from utils import UserError
 
+NEEDED = ("fastapi", "starlette", "uvicorn", "python_multipart")
+INSTALL = "pip install -r requirements-serve.txt"
 TOP = 10  # classes whose probabilities an answer lists
 
 
@@ -45,9 +47,10 @@ def main() -> None:
         from serving.server import listen, run_server
         from serving.weights import Weights
     except ModuleNotFoundError as error:
-        raise UserError(
-            f"{error.name} is not installed. Install what serve.py needs with: pip install -r requirements-serve.txt"
-        ) from None
+        missing = (error.name or "").partition(".")[0]
+        if missing not in NEEDED:
+            raise
+        raise UserError(f"{missing} is not installed. Install what serve.py needs with: {INSTALL}") from None
     place = Path(args.weights or args.model_dir)
     with listen(args.host, args.port) as listener:  # first: a port that is in use is known before anything is loaded
         weights = Weights(place, lambda: load_predictor(place, args.device, TOP))

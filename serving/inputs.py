@@ -117,7 +117,7 @@ def _too_long(value: Any, length: int, limits: Limits) -> Unreadable | None:
 
 def _shown(value: Any) -> Any:
     """What a record repeats of a value that is refused: it may be huge, or nested."""
-    if value is None or isinstance(value, bool | float):
+    if value is None or isinstance(value, float) or (isinstance(value, int) and abs(value) < 2**53):
         return value
     if isinstance(value, list | dict):
         return "a list" if isinstance(value, list) else "an object"

@@ -49,10 +49,10 @@ def run_server(app: App, listener: socket.socket) -> None:
         timeout_graceful_shutdown=PATIENCE,
     )
     with stop.deferred("the requests under way"):
-        _Server(config).run([listener])
+        Server(config).run([listener])
 
 
-class _Server(uvicorn.Server):
+class Server(uvicorn.Server):
     """Leaves signals to `engine.signals.stop`."""
 
     @contextlib.contextmanager

@@ -81,7 +81,12 @@ def open_browser(*options: str) -> Iterator[Browser]:
             with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
                 break
             time.sleep(0.05)
-        always = ["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--window-size=1100,900"]
+        always = [
+            "--headless=new",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--window-size=1100,900",
+        ]
         browser = Browser(port, [*always, *options])
         try:
             yield browser
