@@ -54,7 +54,12 @@ class Browser:
         self._call("POST", f"/element/{self.find(selector)}/click", {})
 
     def text(self, selector: str) -> str:
-        return str(self._call("GET", f"/element/{self.find(selector)}/text"))
+        """What a person reads in an element, as soon as there is something: a card fades in."""
+        end = time.monotonic() + 20
+        while not (text := str(self._call("GET", f"/element/{self.find(selector)}/text"))):
+            assert time.monotonic() < end, f"{selector} is empty"
+            time.sleep(0.05)
+        return text
 
     def run(self, script: str) -> Any:
         return self._call("POST", "/execute/sync", {"script": script, "args": []})

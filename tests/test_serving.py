@@ -709,7 +709,7 @@ def test_sigterm_answers_what_is_under_way(trained: Path, serve: Any) -> None:
     with pytest.raises(OSError):  # noqa: PT011
         socket.create_connection(("127.0.0.1", port), timeout=1).close()
     connection.sendall(rest)
-    answer = connection.recv(100_000)
+    answer = b"".join(iter(lambda: connection.recv(100_000), b""))
     assert answer.startswith(b"HTTP/1.1 200"), answer
     assert b'"prediction"' in answer
     _, err = process.communicate(timeout=30)
