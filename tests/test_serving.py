@@ -489,7 +489,9 @@ class Gate:
         return {"outputs": lengths}
 
 
-def post_together(client: TestClient, requests: Sequence[Any], gate: Gate, app: App) -> list[Any]:
+def post_together(
+    client: TestClient, requests: Sequence[Any], gate: Gate, app: App, before_go: Callable[[], None] | None = None
+) -> list[Any]:
     """Send requests while the network is busy with the first; let it go on when all of them wait."""
     responses: list[Any] = [None] * len(requests)
 
@@ -501,8 +503,12 @@ def post_together(client: TestClient, requests: Sequence[Any], gate: Gate, app: 
     assert gate.began.wait(30)
     for thread in threads[1:]:
         thread.start()
+    end = time.monotonic() + 30
     while len(app.batcher.queue) < sum(map(len, requests[1:])):
+        assert time.monotonic() < end
         time.sleep(0.01)
+    if before_go is not None:
+        before_go()
     gate.go.set()
     for thread in threads:
         thread.join()
@@ -566,15 +572,10 @@ def test_old_weights_answer_what_they_have_read() -> None:
     app = App(Weights(Path("fake"), lambda: fake_texts(gate)), Limits(), 64)
 
     def swap() -> None:
-        while len(app.batcher.queue) < 1:
-            time.sleep(0.01)
         app.batcher.predictor = fake_texts(other)
 
     with open_client(app) as client:
-        thread = threading.Thread(target=swap)
-        thread.start()
-        post_together(client, [["first"], ["second"]], gate, app)
-        thread.join()
+        post_together(client, [["first"], ["second"]], gate, app, swap)
         assert client.post("/predict", json={"inputs": ["third"]}).status_code == 200
     assert gate.sizes == [1, 1]
     assert other.sizes == [1]
