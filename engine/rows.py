@@ -36,6 +36,11 @@ class RowProcessing(Processing):
     def encode(self, table: Table) -> Arrays:
         """The inputs of the network for some rows that have just the `columns`."""
 
+    def describe_columns(self) -> list[dict[str, Any]]:
+        """What a person who fills in a row is told: `name` and `kind` ("number" or "word") of each column; where they
+        are known, the `mean` of its numbers or its different `words`."""
+        return [{"name": name, "kind": "number" if name in self.numbers else "word"} for name in self.columns]
+
     def read(self, words: Sequence[str], options: Options) -> Iterator[Any]:
         """CSV files with a header; `-` for one on stdin."""
         if any(options) or not words:

@@ -35,6 +35,7 @@ class Stop:
         self.received = 0
         self.is_patient = False
         self.is_deferred = False
+        self.under_way = ""
         self.before: dict[int, Any] = {}
 
     def __enter__(self) -> None:
@@ -60,14 +61,14 @@ class Stop:
                     if stat.S_ISCHR(os.fstat(descriptor).st_mode):  # the terminal, which is gone
                         silence(descriptor)
             if self.is_deferred:  # written directly: the signal may have interrupted the logger
-                os.write(2, b"\nStopping after this batch; a second signal stops at once.\n")
+                os.write(2, f"\nStopping after {self.under_way}; a second signal stops at once.\n".encode())
         if not self.is_deferred:
             raise Stopped(number)
 
     @contextlib.contextmanager
-    def deferred(self) -> Iterator[None]:
-        """Inside, a signal waits for the next `check`."""
-        self.is_deferred = True
+    def deferred(self, under_way: str = "this batch") -> Iterator[None]:
+        """Inside, a signal waits for the next `check`. A message names what is `under_way` until then."""
+        self.is_deferred, self.under_way = True, under_way
         try:
             yield
         finally:

@@ -41,6 +41,13 @@ class Processing(RowProcessing):
     def fitted(self) -> Columns:
         return self.params.data.columns
 
+    def describe_columns(self) -> list[dict[str, Any]]:
+        means = dict(zip(self.fitted.numbers, self.fitted.mean, strict=True))
+        known = [
+            {"mean": means[name]} if name in means else {"words": self.fitted.categories[name]} for name in self.columns
+        ]
+        return [{**column, **more} for column, more in zip(super().describe_columns(), known, strict=True)]
+
     def encode(self, table: Table) -> dict[str, np.ndarray]:
         numbers, categories = self.fitted.encode(table)
         return {"numbers": numbers, "categories": categories}

@@ -1,0 +1,109 @@
+"""Inputs that wait together are computed together, as one batch."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections import deque
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple
+
+from engine.predicting import Example, Predictor, Record, Unreadable
+from serving.inputs import preprocess
+from serving.limits import Limits, Refused
+from utils import UserError
+
+
+class Waiting(NamedTuple):
+    """An example that is to be computed."""
+
+    predictor: Predictor  # that read it: weights that came since may read differently
+    example: Example
+    record: asyncio.Future[Record]
+
+
+class Batcher:
+    """Answers with a network, a batch at a time.
+
+    A pool of threads reads inputs. One more thread computes: whenever it is free it takes all examples that wait, up to
+    `max_batch`. So a request that comes alone does not wait for others, and the more requests come, the larger the
+    batches. All bookkeeping happens in the event loop, without locks.
+
+    Attributes:
+        predictor: answers; another may take its place at any time.
+        pool: for work that would keep the event loop from other requests.
+    """
+
+    def __init__(self, predictor: Predictor, limits: Limits, max_batch: int):
+        self.predictor, self.limits, self.max_batch = predictor, limits, max_batch
+        self.pool = ThreadPoolExecutor(os.cpu_count(), "read")
+        self.queue: deque[Waiting] = deque()
+        self.arrived = asyncio.Event()
+        self.num_unanswered = 0
+
+    async def answer(self, raws: Sequence[Any]) -> list[Record]:
+        """A record for each input, in order.
+
+        Raises:
+            Refused: too many inputs wait already.
+        """
+        if self.num_unanswered and self.num_unanswered + len(raws) > self.limits.waiting:
+            raise Refused(429, f"{self.num_unanswered} inputs are waiting; try again in a second")
+        self.num_unanswered += len(raws)
+        try:
+            if len(raws) == 1:
+                return [await self._answer(raws[0])]
+            return await asyncio.gather(*map(self._answer, raws))
+        finally:
+            self.num_unanswered -= len(raws)
+
+    async def _answer(self, raw: Any) -> Record:
+        loop, predictor = asyncio.get_running_loop(), self.predictor
+        example = await loop.run_in_executor(self.pool, preprocess, predictor, raw, self.limits)
+        if isinstance(example, Unreadable):
+            return {"input": example.input, "error": example.error}
+        waiting = Waiting(predictor, example, loop.create_future())
+        self.queue.append(waiting)
+        self.arrived.set()
+        return await waiting.record
+
+    async def run(self) -> None:
+        """Compute what waits, until this is cancelled."""
+        loop = asyncio.get_running_loop()
+        with ThreadPoolExecutor(1, "compute") as thread:
+            while True:
+                await self.arrived.wait()
+                self.arrived.clear()
+                while batch := self._take():
+                    examples = [waiting.example for waiting in batch]
+                    found = await loop.run_in_executor(thread, compute, batch[0].predictor, examples)
+                    for waiting, record in zip(batch, found, strict=True):
+                        if waiting.record.done():  # cancelled
+                            continue
+                        if isinstance(record, Exception):
+                            waiting.record.set_exception(record)
+                        else:
+                            waiting.record.set_result(record)
+
+    def _take(self) -> list[Waiting]:
+        """The examples that have waited longest, as far as the same predictor read them."""
+        batch: list[Waiting] = []
+        while self.queue and len(batch) < self.max_batch:
+            if batch and self.queue[0].predictor is not batch[0].predictor:
+                break
+            batch.append(self.queue.popleft())
+        return batch
+
+
+def compute(predictor: Predictor, examples: Sequence[Example]) -> list[Record | Exception]:
+    """The records of a batch. If it fails, each example is tried alone, so that one does not spoil the others."""
+    try:
+        return [*predictor.answer(examples)]
+    except UserError as error:
+        if len(examples) == 1:
+            return [{"input": examples[0].input, "error": str(error)}]
+    except Exception as error:
+        if len(examples) == 1:
+            return [error]
+    return [record for example in examples for record in compute(predictor, [example])]
