@@ -114,8 +114,8 @@ def main() -> None:
     for name, values in found.items():
         per_second, p50, p99 = (statistics.median(v[i] for v in values) for i in range(3))
         errors, sizes = sum(value.errors for value in values), ", ".join(f"{size:.0f}" for size in resident[name])
-        times = f"p50 {p50:6.1f} ms  p99 {p99:6.1f} ms"
-        print(f"{name:12s}{per_second:7.0f} requests/s  {times}  {errors} errors  {sizes} MiB")
+        speed = f"{per_second:7.0f} requests/s  p50 {p50:6.1f} ms  p99 {p99:6.1f} ms"
+        print(f"{name:12s}{speed}  {errors} errors  {sizes} MiB")
     ratios = [a.per_second / b.per_second for a, b in zip(*found.values(), strict=True)]
     print(f"together: {statistics.median(ratios):.2f}x ({min(ratios):.2f} to {max(ratios):.2f})")
 

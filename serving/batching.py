@@ -89,7 +89,11 @@ class Batcher:
     def _take(self) -> list[Waiting]:
         """The examples that have waited longest, as far as the same predictor read them."""
         batch: list[Waiting] = []
-        while self.queue and len(batch) < self.max_batch:
+        if not self.queue:
+            return batch
+        # a power of two: torch prepares and keeps kernels for each size that it meets
+        size = 2 ** (min(len(self.queue), self.max_batch).bit_length() - 1)
+        while len(batch) < size:
             if batch and self.queue[0].predictor is not batch[0].predictor:
                 break
             batch.append(self.queue.popleft())

@@ -511,17 +511,21 @@ def post_together(
     return responses
 
 
-@pytest.mark.parametrize(("max_batch", "sizes"), [(64, [1, 7]), (4, [1, 4, 3]), (1, [1] * 8)])
-def test_requests_that_wait_together_are_one_batch(max_batch: int, sizes: list[int]) -> None:
+@pytest.mark.parametrize(
+    ("num_waiting", "max_batch", "sizes"),
+    [(8, 64, [1, 8]), (8, 4, [1, 4, 4]), (7, 64, [1, 4, 2, 1]), (3, 1, [1, 1, 1, 1])],
+)
+def test_requests_that_wait_together_are_one_batch(num_waiting: int, max_batch: int, sizes: list[int]) -> None:
     """A request that comes alone waits for no other; those that come meanwhile are computed together."""
     gate = Gate()
     app = App(Weights(Path("fake"), lambda: fake_texts(gate)), Limits(), max_batch)
     with open_client(app) as client:
-        responses = post_together(client, [["first"], *([[f"text {i}"] for i in range(5)]), ["two", "more"]], gate, app)
+        texts = [[f"text {i}"] for i in range(num_waiting - 2)]
+        responses = post_together(client, [["first"], *texts, ["two", "more"]], gate, app)
     assert gate.sizes == sizes
-    assert [response.status_code for response in responses] == [200] * 7
-    assert responses[3].json()["predictions"][0]["input"] == "text 2"
-    assert [record["input"] for record in responses[6].json()["predictions"]] == ["two", "more"]
+    assert [response.status_code for response in responses] == [200] * num_waiting
+    assert responses[1].json()["predictions"][0]["input"] == "text 0"
+    assert [record["input"] for record in responses[-1].json()["predictions"]] == ["two", "more"]
 
 
 def test_too_many_wait() -> None:
