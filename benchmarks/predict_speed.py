@@ -4,7 +4,8 @@ python -m benchmarks.predict_speed --images data/64x64_SIGNS --model_dir experim
 python -m benchmarks.predict_speed --sentences data/ner --model_dir experiments/ner_bilstm_crf
 python -m benchmarks.predict_speed --photos 1000 --model_dir experiments/base_model
 
-*Bare* is the network on the same batches, made before, and nothing else; for tags, with the best tags of each sentence.
+*Bare* is the network on the same batches, made before, and nothing else: images -> scores; words -> the best tags and
+their probabilities.
 With --photos, 3024 x 3024 JPEGs are drawn, and the limit is decoding them: Pillow in a thread for each core, at the
 scale that build_dataset.py chooses.
 """
@@ -26,9 +27,8 @@ from PIL import Image
 
 from benchmarks.hardware import describe_hardware
 from benchmarks.paired import Way, measure, print_speeds
-from engine.devices import autocast, to_device
 from engine.images import list_images
-from engine.predicting import Predictor
+from engine.predicting import WINDOW, Predictor
 from engine.predictions import open_writer
 from predict import load_predictor
 
@@ -47,24 +47,17 @@ def predict_way(predictor: Predictor, inputs: Iterable[Any], folder: Path) -> Wa
 
 
 def bare_way(predictor: Predictor, inputs: list[Any]) -> Way:
-    """The network on batches in memory."""
-    network: Any = predictor.network
-    contents = [predictor.processing.preprocess(raw) for raw in inputs]
-    contents.sort(key=lambda example: -example.length)
-    size, batches = predictor.params.batch_size, []
-    for start in range(0, len(contents), size):
-        arrays: Any = predictor.processing.collate([example.content for example in contents[start : start + size]])
-        arrays = arrays if isinstance(arrays, dict) else {"": arrays}
-        tensors = to_device({name: torch.from_numpy(array) for name, array in arrays.items()}, network.device)
-        batches.append(tensors.get("", tensors))
+    """The network on the same batches, which lie in memory."""
+    batches: list[Any] = []
+    for start in range(0, len(inputs), WINDOW * predictor.params.batch_size):
+        window = inputs[start : start + WINDOW * predictor.params.batch_size]
+        pairs = predictor.sort_into_batches([predictor.preprocess(raw) for raw in window])
+        contents = [[example.content for _, example in batch] for batch in pairs]
+        batches += predictor.processing.make_batches(contents)
 
-    @torch.inference_mode()
     def compute() -> None:
         for batch in batches:
-            with autocast(network.device, network.precision):
-                outputs = network.net(batch)
-            if not isinstance(outputs, torch.Tensor):
-                _ = outputs.tags
+            predictor.network(batch)
 
     return compute
 

@@ -22,7 +22,7 @@ from utils import UserError
 Record = dict[str, Any]
 Arrays = np.ndarray | dict[str, np.ndarray]
 
-WINDOW = 16  # batches whose inputs are read, and sorted by length, together
+WINDOW = 32  # batches whose inputs are read, and sorted by length, together
 SLOW = 0.001  # seconds; inputs that take longer to read are read by several threads
 
 
@@ -341,15 +341,19 @@ class Predictor:
             {"input": example.input, "error": example.error} if isinstance(example, Unreadable) else {}
             for example in examples
         ]
-        readable = [(i, example) for i, example in enumerate(examples) if isinstance(example, Example)]
-        readable.sort(key=lambda pair: -pair[1].length)
-        size = self.params.batch_size
-        batches = [readable[start : start + size] for start in range(0, len(readable), size)]
+        batches = self.sort_into_batches(examples)
         answers = self.answer_batches([[example for _, example in batch] for batch in batches]) if batches else []
         for batch, answered in zip(batches, answers, strict=True):
             for (i, _), record in zip(batch, answered, strict=True):
                 records[i] = record
         return records
+
+    def sort_into_batches(self, examples: Sequence[Example | Unreadable]) -> list[list[tuple[int, Example]]]:
+        """Those that can be read, with their places, in batches of similar length."""
+        readable = [(i, example) for i, example in enumerate(examples) if isinstance(example, Example)]
+        readable.sort(key=lambda pair: -pair[1].length)
+        size = self.params.batch_size
+        return [readable[start : start + size] for start in range(0, len(readable), size)]
 
 
 FAR = "the network's answer is not a number: a value is missing, or too far from what it was trained on"
