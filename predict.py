@@ -12,6 +12,7 @@ Exit status: 0 if every input was answered, 1 if some could not be read, 2 if no
 from __future__ import annotations
 
 import argparse
+import gc
 import sys
 from pathlib import Path
 
@@ -61,6 +62,7 @@ def main() -> None:
     if args.top < 1:
         raise UserError(f"--top {args.top}: expected at least 1.")
     predictor = load_predictor(args.weights or args.model_dir, args.device, args.top)
+    gc.freeze()  # what is loaded stays, so the garbage collector need not look through it again and again
     inputs = predictor.processing.read(args.inputs, Options(args.file, args.tokenized, args.columns))
     is_typed = "-" in (args.file, *args.inputs) and sys.stdin.isatty()
     with open_writer(predictor.processing, args.format, args.output) as writer:

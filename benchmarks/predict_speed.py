@@ -13,6 +13,7 @@ scale that build_dataset.py chooses.
 from __future__ import annotations
 
 import argparse
+import gc
 import itertools
 import os
 import tempfile
@@ -126,6 +127,7 @@ def main() -> None:
             inputs, unit = list(repeated(lines, args.number or 100_000)), "sentences/s"
             ways = {"bare": bare_way(predictor, inputs)}
         limit = next(iter(ways))
+        gc.freeze()  # as predict.py does
         ways["predict.py"] = predict_way(predictor, inputs, Path(folder))
         print(f"{args.model_dir}, {len(inputs):,} inputs, median of {args.rounds} rounds:")
         speeds = measure(ways, len(inputs), args.rounds, torch.device("cpu"))

@@ -331,10 +331,12 @@ class Predictor:
 
     def _read_all(self, chunk: list[Any], pool: ThreadPoolExecutor) -> list[Example | Unreadable]:
         # small images are read faster by one thread, since Python's lock changes hands more often than it is worth
-        started = time.perf_counter()
-        first = self.preprocess(chunk[0])
-        is_slow = time.perf_counter() - started > SLOW
-        return [first, *(pool.map if is_slow else map)(self.preprocess, chunk[1:])]
+        first, seconds = [], []
+        for raw in chunk[:3]:
+            started = time.perf_counter()
+            first.append(self.preprocess(raw))
+            seconds.append(time.perf_counter() - started)
+        return [*first, *(pool.map if min(seconds) > SLOW else map)(self.preprocess, chunk[3:])]
 
     def _answer_all(self, examples: list[Example | Unreadable]) -> list[Record]:
         records: list[Record] = [

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from engine.checkpoints import EXPORT_VERSION, fetch_checkpoint, load_checkpoint, restore_weights
-from engine.devices import autocast, choose_device, choose_precision, to_device
+from engine.devices import autocast, choose_device, choose_precision, keep_freed_memory, to_device
 from engine.predicting import About, Arrays, Predictor, learnt
 from engine.tasks import Task, Tasks
 from utils import UserError
@@ -52,6 +52,7 @@ def load_checkpointed(tasks: Tasks, place: Path, device_name: str = "auto", top:
     """The best weights of an experiment's folder, or a checkpoint. See `load_predictor` of predict.py."""
     task, params, net, about, _ = restore_net(tasks, place)
     device = choose_device(device_name)
+    keep_freed_memory()
     network = TorchNetwork(task, net.to(device), device, choose_precision(device, params.precision))
     return Predictor(task.name, task.Processing(params, top), network, about)
 
