@@ -1,4 +1,5 @@
-# make demo        see it work: makes samples, trains four networks and a small search, prints the tables; two minutes
+# make demo        see it work: makes samples, trains four networks and a small search, prints the tables, and uses
+#                  what was trained on a new photo and a new sentence; two minutes
 # make test        linters, type checks and the tests, in two processes
 # make test-all    then the slow ones too: real full disks, whole trainings, every command of the README
 # Each sets up .venv first.
@@ -30,6 +31,11 @@ demo: .venv/installed
 	$(RUN) search_hyperparams.py --parent_dir experiments/demo/search --data_dir data/ner_sample \
 		--set learning_rate=3e-3,1e-2,3e-2 batch_size=32,64
 	$(RUN) synthesize_results.py --parent_dir experiments/demo --html experiments/demo/report.html
+	$(RUN) -c "import numpy; from model.image_classification.sample import draw_hand; \
+		draw_hand(5, numpy.random.default_rng(1)).save('experiments/demo/new.jpg')"
+	$(RUN) predict.py --model_dir experiments/demo/cnn experiments/demo/new.jpg --top 3
+	$(RUN) predict.py --model_dir experiments/demo/ner \
+		"Zolfi Welski said on Sunday that the University of Kentrom will leave San Kila."
 
 test: .venv/installed-dev
 	$(RUN) -m ruff check .
@@ -50,7 +56,7 @@ docs: .venv/installed
 	$(RUN) -m pip install --quiet --disable-pip-version-check -r requirements.txt
 	@touch $@
 
-.venv/installed-dev: .venv/installed requirements-dev.txt
+.venv/installed-dev: .venv/installed $(wildcard requirements-*.txt)
 	$(RUN) -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
 	@touch $@
 

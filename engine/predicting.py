@@ -214,7 +214,8 @@ def class_records(scores: np.ndarray, classes: Sequence[str], top: int = 1) -> l
 
 
 def softmax(scores: np.ndarray) -> np.ndarray:
-    powers = np.exp(scores - scores.max(axis=-1, keepdims=True))
+    with np.errstate(invalid="ignore"):  # of infinite scores; `is_finite` finds them
+        powers = np.exp(scores - scores.max(axis=-1, keepdims=True))
     return powers / powers.sum(axis=-1, keepdims=True)
 
 

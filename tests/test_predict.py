@@ -10,6 +10,7 @@ import os
 import shutil
 import subprocess
 import sys
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -302,7 +303,8 @@ def test_a_column_that_is_not_there(row_model: Path, tmp_path: Path) -> None:
 def test_rows_that_cannot_be_read(row_model: Path, tmp_path: Path) -> None:
     lines = [b"size,town", b"3,Kent", b"x,Kent", b"3", b"4,K\xe4nt", b'5,"Ke"nt', b"1e300,Kent", b"6,York"]
     (tmp_path / "a.csv").write_bytes(b"\n".join(lines))
-    result = ask(row_model, tmp_path / "a.csv", "--format", "csv")
+    with warnings.catch_warnings(record=True) as recorded:
+        result = ask(row_model, tmp_path / "a.csv", "--format", "csv")
     assert result.status == 1
     errors = [row["error"] for row in csv.DictReader(result.out.splitlines())]
     assert errors == [
@@ -314,7 +316,7 @@ def test_rows_that_cannot_be_read(row_model: Path, tmp_path: Path) -> None:
         predicting.FAR,
         "",
     ]
-    assert "RuntimeWarning" not in result.err
+    assert not recorded
 
 
 def test_the_columns_of_a_table_without_a_header(tmp_path: Path) -> None:

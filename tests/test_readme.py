@@ -9,7 +9,9 @@ import shlex
 import shutil
 import subprocess
 import sys
+import urllib.request
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -63,6 +65,19 @@ def project(tmp_path: Path) -> Path:
     return project
 
 
+def serve_for_a_moment(words: list[str]) -> None:
+    """serve.py answers, and ends when it is told to."""
+    process = subprocess.Popen(
+        [sys.executable, "serve.py", *words, "--port", "0"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    address = next(re.findall(r"http://\S+", line)[0] for line in process.stdout if "Answering at" in line)
+    with urllib.request.urlopen(f"{address}/health", timeout=60) as response:
+        assert json.load(response) == {"status": "ok"}
+    process.terminate()
+    assert process.wait(60) == 0
+
+
 @pytest.mark.slow
 def test_every_command_of_the_readme(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In this process, since starting is most of what a small command does. A search needs one of its own."""
@@ -79,6 +94,8 @@ def test_every_command_of_the_readme(project: Path, monkeypatch: pytest.MonkeyPa
         if command == "search_hyperparams.py":
             result = subprocess.run([sys.executable, command, *words], capture_output=True, text=True)
             assert result.returncode == 0, f"{line}\n{result.stderr}"
+        elif command == "serve.py":
+            serve_for_a_moment(words)
         else:
             said = run(command.removesuffix(".py"), *words)
             assert said.status == 0, f"{line}\n{said.err}"
@@ -86,6 +103,14 @@ def test_every_command_of_the_readme(project: Path, monkeypatch: pytest.MonkeyPa
     assert ran == {path.name for path in ROOT.glob("*.py")} - {"utils.py"}
     assert json.loads(Path("experiments/table/run.json").read_text())["params"]["hidden_dims"] == [64, 64]
     assert Path("experiments/houses/predictions_test.csv").read_text().startswith("line,price,predicted price\n")
+    assert len(Path("answers.csv").read_text().splitlines()) > 2
+    for name in ("photo.jpg", "other.png"):
+        draw_photo(Path(name), 1)
+    names: dict[str, Any] = {}
+    for code in re.findall(r"```python\n(.*?)```", README, re.DOTALL):
+        assert len([line for line in code.splitlines() if line and not line.startswith("#")]) <= 5
+        exec(code, names)
+    assert len(names["records"]) > 10
 
 
 def test_makefile_targets_of_the_readme() -> None:
