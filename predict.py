@@ -18,7 +18,7 @@ from pathlib import Path
 
 from engine.commands import run_command
 from engine.predicting import Options, Predictor
-from engine.predictions import FORMATS, open_writer
+from engine.predictions import FORMATS, check_output, open_writer
 from model import TASKS
 from utils import Progress, UserError
 
@@ -27,14 +27,14 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("inputs", nargs="*", metavar="INPUT", help="images, folders, sentences, CSV files; - for stdin")
     parser.add_argument("--model_dir", default="experiments/base_model", help="folder of the experiment (%(default)s)")
-    parser.add_argument("--weights", metavar="FILE", help="instead: a checkpoint, or what export.py wrote")
+    parser.add_argument("--weights", metavar="FILE", help="use this checkpoint or exported file instead")
     parser.add_argument("--file", help="text: a file with a sentence on each line, or in CoNLL's columns; - for stdin")
     parser.add_argument("--columns", action="store_true", help="text: --file has CoNLL's columns, whatever its ending")
-    parser.add_argument("--tokenized", action="store_true", help="text: the words stand between spaces already")
+    parser.add_argument("--tokenized", action="store_true", help="text is tokenized already: split it at spaces only")
     parser.add_argument("--top", type=int, default=1, help="how many classes to list (%(default)s)")
-    parser.add_argument("--format", choices=FORMATS, help="of what is written (text, or what --output ends in)")
+    parser.add_argument("--format", choices=FORMATS, help="output format (that of --output's ending, else text)")
     parser.add_argument("--output", metavar="FILE", help="write to a file, which appears when it is whole")
-    parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, mps (the fastest there is)")
+    parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, mps (the fastest available)")
     return parser.parse_args()
 
 
@@ -48,7 +48,7 @@ def load_predictor(place: str | Path, device: str = "auto", top: int = 1) -> Pre
     Raises:
         UserError: there are no weights, or these are not of this project, or of another version of it.
     """
-    if Path(place).suffix == ".onnx":
+    if Path(place).suffix.lower() == ".onnx":
         from engine.onnx_network import load_onnx  # without torch
 
         return load_onnx(TASKS, Path(place), top, device)
@@ -61,12 +61,12 @@ def main() -> None:
     args = parse_args()
     if args.top < 1:
         raise UserError(f"--top {args.top}: expected at least 1.")
+    check_output(args.output, (args.file, *args.inputs))
     predictor = load_predictor(args.weights or args.model_dir, args.device, args.top)
     gc.freeze()  # what is loaded stays, so the garbage collector need not look through it again and again
     inputs = predictor.processing.read(args.inputs, Options(args.file, args.tokenized, args.columns))
-    is_typed = "-" in (args.file, *args.inputs) and sys.stdin.isatty()
     with open_writer(predictor.processing, args.format, args.output) as writer:
-        records = predictor.stream(inputs, window=1 if is_typed else None)
+        records = predictor.stream(inputs, is_live="-" in (args.file, *args.inputs))
         if args.output or not sys.stdout.isatty():
             records = iter(Progress(records, "predicting"))
         for record in records:

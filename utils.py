@@ -94,8 +94,11 @@ def whole_file(path: Path, size: int = 0) -> Iterator[IO[bytes]]:
     disk names the `size`.
 
     Raises:
-        UserError: the disk is full. The old file is untouched.
+        UserError: the disk is full, and the old file untouched; or `path` is a device or a folder.
     """
+    path = path.resolve() if path.is_symlink() else path  # a link stays one
+    if path.exists() and not path.is_file():  # to replace /dev/null would harm the whole machine
+        raise UserError(f"{path}: not a regular file, so it is not replaced.")
     partial = path.with_name(f".{path.name}.{os.getpid()}{PARTIAL}")  # beside it: a rename crosses no file system
     try:
         try:

@@ -27,7 +27,7 @@ For building data sets and reporting on them:
     reports      tables, pictures and predictions of classes, labels and numbers
     pictures     matplotlib, imported when the first picture is drawn
 
-For using what was trained, none of it with torch but where it says so:
+For predicting; only those marked so import torch:
     predicting   raw inputs -> records (Processing, Predictor)
     images, rows, texts    raw inputs of the usual kinds, and how they become what a network takes
     predictions  records -> lines for a person, JSON, CSV

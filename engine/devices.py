@@ -34,14 +34,16 @@ def choose_device(name: str = "auto") -> torch.device:
 def keep_freed_memory() -> None:
     """Let the C library keep what tensors free, for the next tensors.
 
-    Otherwise glibc returns it to the system, and the next batch gets it back page by page. When Python allocates much
-    between two batches, as in reading images, that takes as long as a small network itself.
+    Otherwise glibc returns it to the system, and the next batch gets it back page by page. If images are read between
+    two batches, these page faults cost as much time as a small network.
     """
     if sys.platform == "linux":
         with contextlib.suppress(AttributeError):  # a C library without mallopt
             mallopt = ctypes.CDLL(None).mallopt
-            mallopt(M_MMAP_THRESHOLD, 2**30)
-            mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
+            # 32 MB is the most that glibc before 2.35 takes. Only if it takes that, the second call is of use: both
+            # switch off what glibc learns from the sizes that are freed.
+            if mallopt(M_MMAP_THRESHOLD, 32 * 2**20):
+                mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
 
 
 def choose_precision(device: torch.device, name: str = "auto") -> torch.dtype:

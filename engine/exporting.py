@@ -172,7 +172,7 @@ def without_bags(net: nn.Module) -> Any:
 
 
 class SummedEmbedding(nn.Module):
-    """Computes what an nn.EmbeddingBag does. Indices that are not batch_size x num_words, it leaves to the bag."""
+    """Computes what an nn.EmbeddingBag does. Other calls go to the bag unchanged."""
 
     def __init__(self, bag: nn.EmbeddingBag):
         super().__init__()

@@ -7,6 +7,7 @@ import io
 import os
 import sys
 from collections.abc import Iterator, Sequence
+from functools import cache
 from pathlib import Path
 from typing import IO, Any, ClassVar, NamedTuple
 
@@ -80,6 +81,7 @@ class ImageProcessing(Processing):
     """Photos -> pixels of the built size, exactly as build_dataset.py and the data loader make them."""
 
     accepts = "images"
+    formats: tuple[str, ...] | None = None  # of Pillow, that are read; None: all
     about = (
         "A photo is made upright and squeezed to a square of data.image_size pixels (bilinear, antialiased)."
         " Transparent pixels become white. The network does the normalisation."
@@ -88,7 +90,9 @@ class ImageProcessing(Processing):
 
     def read(self, words: Sequence[str], options: Options) -> Iterator[Any]:
         """Files, folders and all that is below them, patterns such as 'photos/*.jpg', `-` for one on stdin."""
-        if any(options) or not words:
+        if any(options):
+            raise UserError("--file, --columns and --tokenized are for text; this network takes images.")
+        if not words:
             raise UserError("Which images? Expected files, folders, patterns such as 'photos/*.jpg', or - for stdin.")
         for word in words:
             if word == "-":
@@ -105,16 +109,21 @@ class ImageProcessing(Processing):
         """A path, bytes, an Upload, a PIL image, or an array, height x width x 3 -> size x size x 3, uint8."""
         size = self.params.data.image_size
         name, source = str(raw), raw
+        if not isinstance(raw, str | Path | Upload | bytes | Image.Image | np.ndarray):
+            raise UserError("expected the path of an image, its bytes, a PIL image, or an array")
         if isinstance(raw, Upload):
             name, source = raw.name, io.BytesIO(raw.content)
         elif isinstance(raw, bytes):
             name, source = "bytes", io.BytesIO(raw)
         elif isinstance(raw, Image.Image | np.ndarray):
-            name, source = type(raw).__name__, None
+            name = type(raw).__name__
         try:
-            if source is None:
-                return Example(name, as_built(Image.fromarray(raw) if isinstance(raw, np.ndarray) else raw, size))
-            with Image.open(source) as image:
+            if isinstance(raw, np.ndarray):
+                raw = Image.fromarray(raw)
+            if isinstance(raw, Image.Image):
+                raw.load()  # at its full size: `shrink` would change an image that is not loaded
+                return Example(name, as_built(raw, size))
+            with Image.open(source, formats=self.formats) as image:
                 return Example(name, as_built(image, size))
         except Exception as error:  # whatever is wrong in there, the file cannot be read
             raise UserError(what_is_wrong(error)) from None
@@ -141,7 +150,22 @@ def files_of(path: Path) -> Iterator[Any]:
 
 def as_built(image: Image.Image, size: int) -> np.ndarray:
     """The pixels, size x size x 3, that the data set would have if it were built from this image."""
-    if image.format == "JPEG" and image.size == (size, size) and image.mode == "RGB" and "exif" not in image.info:
-        return np.asarray(image)  # of a built data set
+    if image.size == (size, size) and is_built(image):
+        return np.asarray(image)
     with Image.open(encode(shrink(image, size))) as built:
         return np.asarray(built)
+
+
+def is_built(image: Image.Image) -> bool:
+    """Whether `encode` wrote this image, by what tells its quality, so that it is not compressed once more."""
+    return image.format == "JPEG" and "exif" not in image.info and quantization(image) == quantization_of_built()
+
+
+def quantization(image: Image.Image) -> Any:
+    return getattr(image, "quantization", None)
+
+
+@cache
+def quantization_of_built() -> Any:
+    with Image.open(encode(Image.new("RGB", (8, 8)))) as image:
+        return quantization(image)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import math
 import os
+import queue
+import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -23,11 +26,14 @@ Record = dict[str, Any]
 Arrays = np.ndarray | dict[str, np.ndarray]
 
 WINDOW = 32  # batches whose inputs are read, and sorted by length, together
+MOST_IN_MEMORY = 4096  # inputs
+SHOWN = 200  # characters of a text that could not be read
+PATIENCE = 0.1  # seconds that a live input waits for the next one
 SLOW = 0.001  # seconds; inputs that take longer to read are read by several threads
 
 
 class Unreadable(NamedTuple):
-    """Stands for an input that was named but cannot be read, where the others stand."""
+    """Takes the place of an input that cannot be read."""
 
     input: Any
     error: str
@@ -122,8 +128,8 @@ class Processing(ABC):
 
         Args:
             count: how many.
-            length: the first example is that long, the others are at most. With it grows every size that the
-                inputs of a batch may have; of a word, the number of letters. Meaningless if all are alike.
+            length: of the first example; the others are at most as long. Longer examples must make every variable
+                dimension larger (of words, also the number of letters). Ignored if all examples have the same size.
         """
 
     def complete(self, example: Example, record: Record) -> Record:
@@ -149,7 +155,7 @@ class Processing(ABC):
     def cells(self, record: Record) -> dict[str, Any]:
         """A record as a row of a CSV file: column -> value."""
         given, prediction = record["input"], record["prediction"]
-        row = dict(given) if isinstance(given, Mapping) else {"input": given}
+        row = kept(given) if isinstance(given, Mapping) else {"input": given}
         if isinstance(prediction, Mapping):
             row |= {f"predicted {target}": as_text(value) for target, value in prediction.items()}
         else:
@@ -163,6 +169,19 @@ class Processing(ABC):
         else:
             row |= {f"probability of {label}": f"{probability:.4f}" for label, probability in probabilities.items()}
         return row
+
+
+OURS = ("prediction", "probability", "error")  # columns of a CSV file of answers
+
+
+def kept(row: Mapping[str, Any]) -> dict[str, Any]:
+    """The columns of an input, beside which ours find room."""
+    return {f"input {name}" if name in OURS else name: value for name, value in row.items()}
+
+
+def is_unicode(text: str) -> bool:
+    """Whether a text can be encoded: it has no surrogates, which stand for bytes that could not be decoded."""
+    return text.isascii() or not any("\ud800" <= char <= "\udfff" for char in text)
 
 
 def bold(text: str, color: bool) -> str:
@@ -225,15 +244,16 @@ def label_records(logits: np.ndarray, labels: Sequence[str]) -> list[Record]:
     Args:
         logits: batch_size x num_labels.
     """
-    p = 1 / (1 + np.exp(-logits.astype(np.float64)))
-    of_set = np.where(p > 0.5, p, 1 - p).prod(axis=1).tolist()
+    p = np.exp(-np.logaddexp(0, -logits.astype(np.float64)))  # the logistic function, without overflow
+    applies = logits > 0
+    of_set = np.where(applies, p, 1 - p).prod(axis=1).tolist()
     return [
         {
-            "prediction": [label for label, q in zip(labels, row, strict=True) if q > 0.5],
+            "prediction": [label for label, is_set in zip(labels, flags, strict=True) if is_set],
             "probability": probability,
             "probabilities": dict(zip(labels, row, strict=True)),
         }
-        for row, probability in zip(p.tolist(), of_set, strict=True)
+        for row, flags, probability in zip(p.tolist(), applies.tolist(), of_set, strict=True)
     ]
 
 
@@ -292,16 +312,21 @@ class Predictor:
         The record of an input that cannot be read has an `error` in place of the last two. Inputs are paths of images
         (or bytes, PIL images, arrays of height x width x 3), texts (or lists of words), or dicts of columns.
         """
-        if isinstance(inputs, str | bytes | Path | Mapping):
+        is_one_image = isinstance(inputs, np.ndarray) and inputs.ndim == 3
+        if is_one_image or isinstance(inputs, str | bytes | Path | Mapping) or not isinstance(inputs, Iterable):
             inputs = [inputs]
         return list(self.stream(inputs))
 
-    def stream(self, inputs: Iterable[Any], window: int | None = None) -> Iterator[Record]:
-        """The same, as the inputs come. `window` inputs are in memory at a time."""
-        inputs = iter(inputs)
-        size = window or WINDOW * self.params.batch_size
+    def stream(self, inputs: Iterable[Any], is_live: bool = False) -> Iterator[Record]:
+        """The same, a window of inputs at a time.
+
+        Args:
+            is_live: inputs may come slowly, as somebody types them; so those that are there are not kept waiting.
+        """
+        size = min(WINDOW * self.params.batch_size, MOST_IN_MEMORY)
+        chunks = as_they_come(inputs, size) if is_live else in_chunks(inputs, size)
         with ThreadPoolExecutor(os.cpu_count()) as pool:
-            while chunk := list(itertools.islice(inputs, size)):
+            for chunk in chunks:
                 yield from self._answer_all(self._read_all(chunk, pool))
 
     def preprocess(self, raw: Any) -> Example | Unreadable:
@@ -326,7 +351,7 @@ class Predictor:
             yield [
                 self.processing.complete(example, record)
                 if is_finite(record)
-                else {"input": example.input, "error": FAR}
+                else {"input": example.input, "error": NOT_FINITE}
                 for example, record in zip(examples, records, strict=True)
             ]
 
@@ -359,7 +384,42 @@ class Predictor:
         return [readable[start : start + size] for start in range(0, len(readable), size)]
 
 
-FAR = "the network's answer is not a number: a value is missing, or too far from what it was trained on"
+def in_chunks(inputs: Iterable[Any], size: int) -> Iterator[list[Any]]:
+    inputs = iter(inputs)
+    while chunk := list(itertools.islice(inputs, size)):
+        yield chunk
+
+
+def as_they_come(inputs: Iterable[Any], size: int) -> Iterator[list[Any]]:
+    """Chunks of what came within PATIENCE of each other, at most `size`. A thread waits for the inputs."""
+    came: queue.Queue[Any] = queue.Queue(size)
+
+    def wait() -> None:
+        try:
+            for raw in inputs:
+                came.put([raw])
+        except BaseException as error:
+            came.put(error)
+        came.put(None)
+
+    threading.Thread(target=wait, daemon=True).start()
+    while (item := came.get()) is not None:
+        chunk: list[Any] = []
+        with contextlib.suppress(queue.Empty):
+            while isinstance(item, list):
+                chunk += item
+                item = came.get(timeout=PATIENCE) if len(chunk) < size else []
+                if not item:
+                    break
+        if chunk:
+            yield chunk
+        if isinstance(item, BaseException):
+            raise item
+        if item is None:
+            return
+
+
+NOT_FINITE = "the network's answer is not a number: a value is missing, or too far from what it was trained on"
 
 
 def is_finite(record: Record) -> bool:
@@ -371,7 +431,9 @@ def is_finite(record: Record) -> bool:
 
 def name_of(raw: Any) -> Any:
     """What a record calls an input that could not be read."""
-    if isinstance(raw, str | Mapping):
+    if isinstance(raw, str):
+        return raw if len(raw) <= SHOWN else raw[:SHOWN] + "..."
+    if isinstance(raw, Mapping):
         return raw
     return str(raw) if isinstance(raw, Path) else getattr(raw, "name", type(raw).__name__)
 

@@ -8,12 +8,12 @@ import io
 import json
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TextIO
 
-from engine.predicting import Processing, Record, as_text
-from utils import UserError, whole_file
+from engine.predicting import Processing, Record, as_text, is_unicode, kept
+from utils import UserError, check_writable, logger, whole_file
 
 FORMATS = ("text", "jsonl", "csv", "conll")
 
@@ -65,8 +65,7 @@ class Writer:
 
     def _jsonl(self, record: Record) -> str:
         text = json.dumps(record, ensure_ascii=False)
-        # the name of a file need not be Unicode; JSON can say so in ASCII only
-        return text if text.isascii() or not any("\udc80" <= char <= "\udcff" for char in text) else json.dumps(record)
+        return text if is_unicode(text) else json.dumps(record)  # names of files need not be Unicode
 
     def _conll(self, record: Record) -> str:
         if "error" in record:
@@ -83,20 +82,32 @@ class Writer:
         if "error" in record:
             given, error = record["input"], record["error"]
             if isinstance(given, dict):
-                cells = {**given, "error": error}
+                cells = {**kept(given), "error": error}
             elif "input" in self.csv.fieldnames:  # type: ignore[union-attr]
                 cells = {"input": given, "error": error}
             else:  # a line of a table that is no row
                 cells = {"error": f"{given}: {error}"}
-        self.csv.writerow(cells)  # type: ignore[union-attr]
+        try:
+            self.csv.writerow(cells)  # type: ignore[union-attr]
+        except ValueError:
+            new = ", ".join(cells.keys() - set(self.csv.fieldnames))  # type: ignore[union-attr]
+            raise UserError(f"The column {new} is not in the first input. Predict it by itself, or as jsonl.") from None
 
     def _start_csv(self, cells: Record) -> None:
         columns = dict.fromkeys([*cells, "error"])
-        self.csv = csv.DictWriter(self.file, list(columns), extrasaction="ignore", lineterminator="\n")
+        self.csv = csv.DictWriter(self.file, list(columns), lineterminator="\n")
         self.csv.writeheader()
         for record in self.waiting:
             self._write_csv(record)
         self.waiting.clear()
+
+
+def check_output(output: str | None, inputs: Iterable[str | None]) -> None:
+    """Raises UserError if `output` is one of the files that are read."""
+    if output and os.path.exists(output):
+        for name in inputs:
+            if name and os.path.exists(name) and os.path.samefile(name, output):
+                raise UserError(f"--output {output}: this is also an input. Choose another name.")
 
 
 @contextlib.contextmanager
@@ -111,7 +122,7 @@ def open_writer(processing: Processing, style: str | None, output: str | None) -
             input could not be read.
     """
     ending = Path(output).suffix[1:].lower() if output else "text"
-    style = style or {"txt": "text", "json": "jsonl"}.get(ending, ending)
+    style = style or {"txt": "text"}.get(ending, ending)
     if style not in FORMATS:
         raise UserError(f"--output {output}: an ending that says no format. Choose one: --format {'|'.join(FORMATS)}.")
     if output is None:
@@ -122,6 +133,7 @@ def open_writer(processing: Processing, style: str | None, output: str | None) -
     path = Path(output)
     if path.is_dir() or not path.parent.is_dir():
         raise UserError(f"--output {output}: expected a file in a folder that exists.")
+    check_writable(path.parent)
     unreadable = None
     with whole_file(path) as file:
         text = io.TextIOWrapper(file, encoding="utf-8", errors="surrogateescape", newline="\n")
@@ -132,5 +144,6 @@ def open_writer(processing: Processing, style: str | None, output: str | None) -
         except SomeUnreadable as error:  # the others are worth a file
             unreadable = error
         text.detach()
+    logger.info("%s: %d answers", path, writer.answered)
     if unreadable:
         raise unreadable

@@ -123,6 +123,7 @@ class LabelReport(Report):
         """Write predictions_{name}.csv, with a probability for each label. Returns the scores of each label."""
         names, labels = self.params.data.classes, self.dataset.labels.cpu().long()
         rows = [list(record["probabilities"].values()) for record in self.records]
+        applies = torch.tensor([[label in record["prediction"] for label in names] for record in self.records]).long()
         write_predictions(
             model_dir / f"predictions_{name}.csv",
             [self.dataset.kind, *names, *(f"probability of {label}" for label in names)],
@@ -131,7 +132,6 @@ class LabelReport(Report):
                 for example, label, row in zip(self.dataset.names, labels.tolist(), rows, strict=True)
             ),
         )
-        applies = (torch.tensor(rows) > 0.5).long()
         table = []
         for i, label in enumerate(names):
             scores = class_scores(confusion(applies[:, i], labels[:, i], 2))

@@ -12,7 +12,8 @@ from typing import IO, Any
 
 import numpy as np
 
-from engine.predicting import Arrays, Example, Options, Processing, Unreadable, made_up_word
+from engine.params import did_you_mean
+from engine.predicting import Arrays, Example, Options, Processing, Unreadable, is_unicode, made_up_word
 from engine.tables import DELIMITERS, Row, Table, find_delimiter, is_empty, is_number
 from utils import UserError
 
@@ -43,7 +44,9 @@ class RowProcessing(Processing):
 
     def read(self, words: Sequence[str], options: Options) -> Iterator[Any]:
         """CSV files with a header; `-` for one on stdin."""
-        if any(options) or not words:
+        if any(options):
+            raise UserError("--file, --columns and --tokenized are for text; this network takes CSV files.")
+        if not words:
             raise UserError("Which rows? Expected CSV files with the columns of training, or - for one on stdin.")
         for word in words:
             yield from read_rows(word, self.columns)
@@ -52,7 +55,7 @@ class RowProcessing(Processing):
         if not isinstance(raw, Mapping):
             raise UserError("expected a row: an object that says what stands in each column")
         if missing := [name for name in self.columns if name not in raw]:
-            raise UserError(f"no value for the column {', '.join(missing)}")
+            raise UserError(f"no value for {', '.join(missing)}")
         cells = [as_cell(raw[name]) for name in self.columns]
         for name, cell in zip(self.columns, cells, strict=True):
             if name in self.numbers and not is_number(cell) and not is_empty(cell):
@@ -93,12 +96,16 @@ def read_rows(name: str, columns: Sequence[str]) -> Iterator[dict[str, str] | Un
         descriptor: Any = sys.stdin.fileno() if name == "-" else name
         with open(descriptor, encoding="utf-8-sig", errors="surrogateescape", newline="", closefd=name != "-") as file:
             yield from _rows_of(file, name, columns)
+    except csv.Error as error:
+        raise UserError(f"{name}: not a CSV file ({error}).") from None
     except OSError as error:
         raise UserError(f"{name}: cannot be read ({error.strerror}). Expected a CSV file.") from None
 
 
 def _rows_of(file: IO[str], name: str, columns: Sequence[str]) -> Iterator[dict[str, str] | Unreadable]:
-    head = list(itertools.islice(file, 20))
+    head = [line for line in itertools.islice(file, 1)]  # if it is a header, the first row need not wait for others
+    if head and not _is_header(head[0], columns):
+        head += itertools.islice(file, 20)
     lines = itertools.chain(head, file)
     reader = csv.reader(lines, delimiter=_delimiter_of(head, columns), strict=True, skipinitialspace=True)
     header: list[str] = []
@@ -110,33 +117,50 @@ def _rows_of(file: IO[str], name: str, columns: Sequence[str]) -> Iterator[dict[
         except csv.Error as error:
             yield Unreadable(f"{name}, line {reader.line_num}", f"{error}. Is a quotation mark left open?")
             continue
-        if not any(cells):
+        if not cells:
             continue
         if not header:
-            numbered = [f"column {i + 1}" for i in range(len(cells))]
-            header = cells if set(columns) <= set(cells) else numbered
-            if missing := [column for column in columns if column not in header]:
-                there = ", ".join(cells)[:500]
-                raise UserError(
-                    f"{name}, line {reader.line_num}: no column {', '.join(missing)}, which the network was trained"
-                    f" with. There are: {there}."
-                )
-            if header is cells:
+            header = _header_of(cells, columns, f"{name}, line {reader.line_num}")
+            if header == cells:
                 continue
         place = f"{name}, line {reader.line_num}"
         if len(cells) != len(header):
             yield Unreadable(place, f"{len(cells)} cells, expected {len(header)}")
-        elif any(not cell.isascii() and "\udc80" <= max(cell) <= "\udcff" for cell in cells):
+        elif not all(map(is_unicode, cells)):
             yield Unreadable(place, "not UTF-8")
         else:
             yield dict(zip(header, cells, strict=True))
 
 
+def _header_of(cells: list[str], columns: Sequence[str], place: str) -> list[str]:
+    """The names of the columns: the first line, or numbers. Raises UserError when one that is needed is missing."""
+    if not all(map(is_unicode, cells)):
+        raise UserError(f"{place}: not UTF-8. Expected a CSV file; save it as UTF-8.")
+    numbered = [f"column {i + 1}" for i in range(len(cells))]
+    if set(columns) <= set(numbered):
+        return numbered
+    if missing := [column for column in columns if column not in cells]:
+        raise UserError(
+            f"{place}: no column {', '.join(missing)}, which the network was trained with."
+            f"{did_you_mean(missing[0], cells)} There are: {', '.join(cells)[:500]}."
+        )
+    if twice := [column for column in columns if cells.count(column) > 1]:
+        raise UserError(f"{place}: the column {twice[0]} twice.")
+    return cells
+
+
+def _is_header(line: str, columns: Sequence[str]) -> bool:
+    return any(set(columns) <= set(_split(line, delimiter)) for delimiter in DELIMITERS)
+
+
+def _split(line: str, delimiter: str) -> list[str]:
+    return [cell.strip() for cell in next(csv.reader([line], delimiter=delimiter, skipinitialspace=True), [])]
+
+
 def _delimiter_of(head: list[str], columns: Sequence[str]) -> str:
-    """The one that finds the most of `columns` in the header; without a header, what the lines look like."""
+    """The delimiter with which the header contains the most `columns`. Without a header, `find_delimiter` decides."""
 
     def found(delimiter: str) -> int:
-        cells = next(csv.reader(head, delimiter=delimiter, skipinitialspace=True), [])
-        return len({cell.strip() for cell in cells} & set(columns))
+        return len(set(_split(head[0] if head else "", delimiter)) & set(columns))
 
     return max(DELIMITERS, key=found) if any(map(found, DELIMITERS)) else find_delimiter("".join(head))

@@ -225,7 +225,7 @@ class Columns(StrictModel):
         indicators = is_missing[:, [name in self.with_empty for name in self.numbers]]
         known = {name: {word: i for i, word in enumerate(words, 1)} for name, words in self.categories.items()}
         words = [[known[name].get(row.cells[at[name]], 0) for name in known] for row in table.rows]
-        with np.errstate(over="ignore"):  # the loss, or the answer, then says that it is no number
+        with np.errstate(over="ignore"):  # the loss, or the answer, is then not finite
             numbers = np.concatenate([standard, indicators], axis=1).astype(np.float32)
         return numbers, np.array(words, dtype=np.int64).reshape(len(table.rows), len(known))
 

@@ -20,12 +20,14 @@ class TextProcessing(Processing):
 
     def read(self, words: Sequence[str], options: Options) -> Iterator[Any]:
         """The words themselves, or the lines of `options.file`, without empty ones; `-` is standard input."""
-        if bool(words) == bool(options.file):
+        if words and options.file:
+            raise UserError("Sentences and --file: expected one of the two.")
+        if not words and not options.file:
             raise UserError("Which text? Expected sentences in quotation marks, or --file FILE, or - for stdin.")
         if options.columns and not options.file:
             raise UserError("--columns says how --file is laid out, and there is none.")
-        if len(words) == 1 and os.path.isfile(words[0]):
-            raise UserError(f"{words[0]} is a file. To read its lines: --file {words[0]}")
+        if len(words) == 1 and words[0] != "-" and os.path.exists(words[0]):
+            raise UserError(f"{words[0]} is a file or folder. To read the lines of a file: --file FILE")
         if words in (["-"], ("-",)):
             options, words = options._replace(file="-"), []
         yield from self.read_file(options) if options.file else (self.split(word, options) for word in words)
@@ -48,6 +50,8 @@ def read_lines(name: str, keep_empty: bool = False) -> Iterator[str | Unreadable
     try:
         descriptor: Any = sys.stdin.fileno() if name == "-" else name
         with open(descriptor, "rb", closefd=name != "-") as file:
+            if b"\0" in file.peek(1):
+                raise UserError(f"{name}: not a text file.")
             yield from _decoded(file, name, keep_empty)
     except OSError as error:
         raise UserError(f"{name}: cannot be read ({error.strerror}). Expected a file with one text a line.") from None

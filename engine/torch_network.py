@@ -35,6 +35,8 @@ def restore_net(tasks: Tasks, place: Path) -> Restored:
     """
     if not place.exists():
         raise UserError(f"{place}: no such experiment, and no such file.")
+    if place.is_dir() and not (place / "params.json").exists():
+        raise UserError(f"{place}: not an experiment (it has no params.json). Expected --model_dir or --weights.")
     checkpoint = fetch_checkpoint(place, "best") if place.is_dir() else load_checkpoint(place)
     path = Path(checkpoint["path"])
     if checkpoint.get("exported", EXPORT_VERSION) != EXPORT_VERSION:

@@ -22,7 +22,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from engine.predicting import FAR, Record
+from engine.predicting import NOT_FINITE, Record
 from serving.batching import Batcher
 from serving.bodies import Bodies
 from serving.description import ERROR, SCHEMAS, describe, describe_predict
@@ -151,7 +151,7 @@ def as_response(records: list[Record]) -> Response:
     try:
         content = json.dumps(answer, allow_nan=False)
     except ValueError:  # a number somewhere in a record is NaN or infinite
-        return refusal(422, FAR)
+        return refusal(422, NOT_FINITE)
     return Response(content, 422 if "error" in answer else 200, NO_SNIFFING, "application/json")
 
 

@@ -81,6 +81,19 @@ def test_probabilities_of_crf_tags_equal_brute_force(case: tuple[CRF, Tensor, Te
             assert each[i, step].item() == pytest.approx(expected, abs=1e-5)
 
 
+def test_probability_of_a_long_and_certain_sentence() -> None:
+    """Sums of thousands of words in float32 would lose all digits of it."""
+    torch.manual_seed(0)
+    crf = CRF(3)
+    logits = torch.zeros(1, 2000, 3)
+    logits[0, torch.arange(2000), torch.randint(0, 3, (2000,))] = 60 + 0.1 * torch.rand(2000)
+    logits[0, 500] = torch.tensor([1.0, 1.5, 0.0])  # one word of which the network is not certain
+    tags, _, together = crf.decode_with_probabilities(logits, torch.tensor([2000]))
+    exact = crf.double().log_likelihood(logits.double(), tags, torch.tensor([2000])).item()
+    assert -1 < exact < -0.1
+    assert together.item() == pytest.approx(exact, abs=1e-5)
+
+
 def test_probabilities_of_crf_tags_with_extreme_scores() -> None:
     """No overflow, no division by zero: scores of hundreds in a sentence of a thousand words."""
     torch.manual_seed(0)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import ctypes
 import subprocess
 import sys
+import types
 from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
+from engine.devices import keep_freed_memory
 from engine.optimizers import OPTIMIZERS, Schedule, make_optimizer
 from engine.summary import summarize
 from model import TASKS
@@ -127,6 +130,7 @@ def test_optimizer_without_compiler_is_torchs() -> None:
     code = """
 import sys, torch
 from model.image_classification.params import DataParams, Params
+from engine.devices import keep_freed_memory
 from engine.optimizers import OPTIMIZERS, make_optimizer
 def steps(make):
     torch.manual_seed(0)
@@ -207,3 +211,18 @@ def test_warmup_rises_to_the_rate_without_it(scheduler: str) -> None:
     for i in range(15):
         assert warm[i] == pytest.approx(cold[i] * (i + 1) / 15)
     assert warm[15:] == pytest.approx(cold[15:])
+
+
+@pytest.mark.parametrize(("takes", "calls"), [(1, [(-3, 32 * 2**20), (-1, 2**31 - 1)]), (0, [(-3, 32 * 2**20)])])
+@pytest.mark.skipif(sys.platform != "linux", reason="another C library")
+def test_memory_that_is_freed_is_kept(monkeypatch: pytest.MonkeyPatch, takes: int, calls: list[Any]) -> None:
+    """If the C library does not take the first setting, the second would do harm."""
+    made: list[Any] = []
+
+    def mallopt(name: int, value: int) -> int:
+        made.append((name, value))
+        return takes
+
+    monkeypatch.setattr(ctypes, "CDLL", lambda _: types.SimpleNamespace(mallopt=mallopt))
+    keep_freed_memory()
+    assert made == calls

@@ -21,7 +21,7 @@ import torch
 from PIL import Image
 
 import engine.predicting as predicting
-from engine.images import Upload, shrink
+from engine.images import Upload, encode, shrink
 from engine.predicting import Processing, class_records, label_records, number_records
 from engine.rows import read_rows
 from model.sequence_tagging.predict import MOST_WORDS
@@ -160,6 +160,36 @@ def test_a_name_that_is_not_unicode(trained: Path, tmp_path: Path) -> None:
     assert os.fsencode(path) in (tmp_path / "answers.csv").read_bytes()
 
 
+def test_an_image_of_the_built_size_that_was_not_built(trained: Path, tmp_path: Path) -> None:
+    """It is compressed as building compresses it, unless it has been."""
+    predictor = load_predictor(trained)
+    draw_photo(tmp_path / "low.jpg", 1, (16, 16), quality=50)
+    with Image.open(tmp_path / "low.jpg") as image:
+        built = encode(shrink(image, 16))
+    low, again = (predictor.processing.preprocess(raw).content for raw in (tmp_path / "low.jpg", built.getvalue()))
+    assert np.array_equal(low, again)
+    assert not np.array_equal(low, np.asarray(Image.open(tmp_path / "low.jpg")))
+
+
+def test_the_images_of_a_caller_stay_as_they_are(trained: Path, tmp_path: Path) -> None:
+    draw_photo(tmp_path / "large.jpg", 1, (640, 480))
+    with Image.open(tmp_path / "large.jpg") as image:
+        records = load_predictor(trained)(image)  # one, not in a list
+        assert image.size == (640, 480)
+    assert len(records) == len(load_predictor(trained)(np.asarray(Image.open(tmp_path / "large.jpg")))) == 1
+
+
+@pytest.mark.parametrize("raw", [None, 5, 1.5, {"a": 1}])
+def test_what_is_no_image(trained: Path, raw: Any) -> None:
+    (record,) = load_predictor(trained)([raw])
+    assert record["error"] == "expected the path of an image, its bytes, a PIL image, or an array"
+
+
+def test_flags_for_text(trained: Path, row_model: Path) -> None:
+    refused(predict_images(trained, "a.jpg", "--tokenized"), "--tokenized are for text; this network takes images")
+    refused(ask(row_model, "--file", "a.csv"), "are for text; this network takes CSV files")
+
+
 # ------------------------------------------------------------------------------------------------ text
 
 
@@ -239,6 +269,30 @@ def test_an_empty_file(text_model: Path, tmp_path: Path) -> None:
     refused(tag(text_model, "--file", tmp_path / "a.txt"), "Nothing to predict")
 
 
+def test_columns_are_recognised_by_their_content(text_model: Path, tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("Kila NNP B-per\nleft VBD O\n\nWashington NNP B-loc\n. . O\n")
+    records = read_jsonl(tag(text_model, "--file", tmp_path / "a.txt", "--format", "jsonl").out)
+    assert [record["words"] for record in records] == [["Kila", "left"], ["Washington", "."]]
+    (tmp_path / "b.txt").write_text("Kila left\nI see O\n")
+    assert len(read_jsonl(tag(text_model, "--file", tmp_path / "b.txt", "--format", "jsonl").out)) == 2
+
+
+def test_a_damaged_line_of_columns_stands_for_its_sentence(text_model: Path, tmp_path: Path) -> None:
+    (tmp_path / "a.conll").write_bytes(b"Kila O\nleft O\n\nAnna O\nin\xff O\nKent O\n\nKent O\n\xff\n")
+    records = read_jsonl(tag(text_model, "--file", tmp_path / "a.conll", "--format", "jsonl").out)
+    assert [record.get("words") for record in records] == [["Kila", "left"], None, None]
+    assert [record["input"] for record in records[1:]] == [f"{tmp_path / 'a.conll'}, line {n}" for n in (5, 9)]
+
+
+def test_files_that_are_no_text(text_model: Path, row_model: Path, trained: Path, tmp_path: Path) -> None:
+    (tmp_path / "a.bin").write_bytes(b"\x00\x01\n" * 50)
+    refused(tag(text_model, "--file", tmp_path / "a.bin"), "a.bin: not a text file")
+    refused(ask(row_model, tmp_path / "a.bin"), "a.bin")
+    draw_photo(tmp_path / "a.jpg", 1)
+    refused(ask(row_model, tmp_path / "a.jpg"), "a.jpg")
+    refused(tag(text_model, tmp_path), "is a file or folder")
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
@@ -253,6 +307,7 @@ def test_an_empty_file(text_model: Path, tmp_path: Path) -> None:
         ("rock'n'roll (a;b)", "rock'n'roll ( a ; b )"),
         ("... ?!", "... ? !"),
         ("\u00a1Hola\u00a0Zo\u00eb!", "\u00a1 Hola Zo\u00eb !"),
+        ("a" + "!?" * 5000, "a" + "!?" * 5000),  # no text; to split it would take seconds
     ],
 )
 def test_a_sentence_is_split_as_the_corpus_was(text: str, words: str) -> None:
@@ -300,6 +355,64 @@ def test_a_column_that_is_not_there(row_model: Path, tmp_path: Path) -> None:
     refused(ask(row_model), "Which rows?")
 
 
+def test_columns_that_are_missing_or_there_twice(row_model: Path, tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("Size,town\n1,Kent\n")
+    result = ask(row_model, tmp_path / "a.csv")
+    refused(result, "no column size, which", "There are: Size, town")
+    (tmp_path / "a.csv").write_text("size,town,size\n1,Kent,2\n")
+    refused(ask(row_model, tmp_path / "a.csv"), "a.csv, line 1: the column size twice")
+
+
+def test_a_row_of_empty_cells_is_a_row(row_model: Path, tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("size,town\n1,Kent\n,\n\n2,York\n")
+    records = read_jsonl(ask(row_model, tmp_path / "a.csv", "--format", "jsonl").out)
+    assert [record["input"]["size"] for record in records] == ["1", "", "2"]
+
+
+def test_columns_that_are_called_as_ours(row_model: Path, tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("size,town,probability,error\n1,Kent,given,mine\n")
+    (row,) = csv.DictReader(ask(row_model, tmp_path / "a.csv", "--format", "csv").out.splitlines())
+    assert (row["input probability"], row["input error"], row["error"]) == ("given", "mine", "")
+    assert 0 < float(row["probability"]) < 1
+    (tmp_path / "b.csv").write_text("size,town,more\n1,Kent,x\n")
+    refused(
+        ask(row_model, tmp_path / "a.csv", tmp_path / "b.csv", "--format", "csv"), "The column more is not in the first"
+    )
+
+
+def test_a_bad_byte_beside_an_emoji(row_model: Path, tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_bytes("size,town\n1,\U0001f600".encode() + b"\xff\n2,Kent\n")
+    records = read_jsonl(ask(row_model, tmp_path / "a.csv", "--format", "jsonl").out)
+    assert [record.get("error") for record in records] == ["not UTF-8", None]
+
+
+def test_live_inputs_do_not_wait_for_others(row_model: Path) -> None:
+    """The first row is answered before the second is typed."""
+    command = [sys.executable, "predict.py", "--model_dir", str(row_model), "-"]
+    process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert process.stdin is not None
+    assert process.stdout is not None
+    process.stdin.write("size,town\n")
+    for i in range(3):
+        process.stdin.write(f"{i},Kent\n")
+        process.stdin.flush()
+        assert f"size {i}, town Kent" in process.stdout.readline()
+    process.stdin.close()
+    assert process.wait(60) == 0
+
+
+def test_an_error_of_a_live_stream_is_raised() -> None:
+    def inputs() -> Iterator[int]:
+        yield 1
+        raise UserError("gone")
+
+    chunks = predicting.as_they_come(inputs(), 10)
+    assert next(chunks) == [1]
+    with pytest.raises(UserError, match="gone"):
+        next(chunks)
+    assert [item for chunk in predicting.as_they_come(range(25), 10) for item in chunk] == list(range(25))
+
+
 def test_rows_that_cannot_be_read(row_model: Path, tmp_path: Path) -> None:
     lines = [b"size,town", b"3,Kent", b"x,Kent", b"3", b"4,K\xe4nt", b'5,"Ke"nt', b"1e300,Kent", b"6,York"]
     (tmp_path / "a.csv").write_bytes(b"\n".join(lines))
@@ -313,7 +426,7 @@ def test_rows_that_cannot_be_read(row_model: Path, tmp_path: Path) -> None:
         f"{tmp_path / 'a.csv'}, line 4: 1 cells, expected 2",
         f"{tmp_path / 'a.csv'}, line 5: not UTF-8",
         f"{tmp_path / 'a.csv'}, line 6: ',' expected after '\"'. Is a quotation mark left open?",
-        predicting.FAR,
+        predicting.NOT_FINITE,
         "",
     ]
     assert not recorded
@@ -332,7 +445,7 @@ def test_values_of_rows_in_python(row_model: Path) -> None:
     errors = [record["error"] for record in predictor([{"size": [1], "town": "Kent"}, "Kent", {"town": "Kent"}])]
     assert errors[0] == "[1]: expected a number or a word"
     assert errors[1].startswith("expected a row")
-    assert errors[2] == "no value for the column size"
+    assert errors[2] == "no value for size"
 
 
 # --------------------------------------------------------------------------------------------- records
@@ -357,6 +470,15 @@ def test_records_of_labels() -> None:
     assert record["prediction"] == ["old"]
     assert record["probabilities"] == pytest.approx({"old": 0.75, "big": 0.2})
     assert record["probability"] == pytest.approx(0.75 * 0.8)
+
+
+def test_records_of_labels_with_extreme_logits() -> None:
+    """No overflow; what is applied is what the metrics count: a logit above 0."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        (record,) = label_records(np.array([[-1000.0, 1000.0, 1e-20, -1e-20]]), ["a", "b", "c", "d"])
+    assert record["prediction"] == ["b", "c"]
+    assert record["probabilities"] == {"a": 0, "b": 1, "c": 0.5, "d": 0.5}
 
 
 def test_records_of_numbers() -> None:
@@ -420,6 +542,9 @@ def test_weights_that_are_not_there(trained: Path, tmp_path: Path) -> None:
     shutil.copy(trained / "params.json", tmp_path / "new")
     refused(run("predict", "--model_dir", tmp_path / "new", "a.jpg"), "no best weights", "Train first: python train.py")
     refused(run("predict", "--model_dir", tmp_path / "gone", "a.jpg"), "gone: no such experiment")
+    refused(
+        run("predict", "--model_dir", trained / "best_weights", "a.jpg"), "not an experiment (it has no params.json)"
+    )
     refused(run("predict", "--weights", tmp_path / "gone.pt", "a.jpg"), "gone.pt: no such")
     refused(run("predict", "--weights", ROOT / "README.md", "a.jpg"), "README.md: not a checkpoint")
 
@@ -469,6 +594,26 @@ def test_an_output_that_says_no_format(trained: Path, tmp_path: Path) -> None:
     refused(predict_images(trained, "a.jpg", "--output", tmp_path / "gone" / "a.csv"), "a folder that exists")
     draw_photo(tmp_path / "a.jpg", 0)
     refused(predict_images(trained, tmp_path / "a.jpg", "--format", "conll"), "--format conll is for tagged text")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="others have no /proc")
+def test_an_output_that_cannot_be_written(trained: Path, tmp_path: Path) -> None:
+    """Devices, pipes and links stay what they are."""
+    draw_photo(tmp_path / "a.jpg", 0)
+    os.mkfifo(tmp_path / "pipe.csv")
+    refused(predict_images(trained, tmp_path / "a.jpg", "--output", tmp_path / "pipe.csv"), "not a regular file")
+    assert (tmp_path / "pipe.csv").is_fifo()
+    refused(predict_images(trained, tmp_path / "a.jpg", "--output", "/proc/a.csv"), "/proc: cannot be written to")
+    (tmp_path / "link.csv").symlink_to(tmp_path / "target.csv")
+    assert predict_images(trained, tmp_path / "a.jpg", "--output", tmp_path / "link.csv").status == 0
+    assert (tmp_path / "link.csv").is_symlink()
+    assert (tmp_path / "target.csv").read_text().startswith("input,")
+
+
+def test_an_output_that_is_an_input(row_model: Path, tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("size,town\n1,Kent\n")
+    refused(ask(row_model, tmp_path / "a.csv", "--output", tmp_path / "a.csv"), "this is also an input")
+    assert (tmp_path / "a.csv").read_text() == "size,town\n1,Kent\n"
 
 
 def test_unreadable_inputs_before_the_first_row_of_a_csv_file(trained: Path, tmp_path: Path) -> None:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from engine.metrics import widest_float
-
 RULED_OUT = -1e4  # so low that no path takes it, but finite: sums and differences are never NaN
 
 
@@ -48,18 +46,7 @@ class CRF(nn.Module):
 
     def score(self, logits: Tensor, tags: Tensor, lengths: Tensor) -> Tensor:
         """The score of each tag sequence (batch_size x length): batch_size numbers."""
-        transition, first = self._scores()
-        steps = torch.arange(logits.shape[1], device=logits.device)
-        tags = tags.clamp(min=0)  # padding, whose value does not matter
-        at_words = logits.gather(2, tags.unsqueeze(2)).squeeze(2)  # batch_size x length
-        between = transition[tags[:, :-1], tags[:, 1:]]  # batch_size x length-1
-        last_tag = tags.gather(1, (lengths - 1).unsqueeze(1)).squeeze(1)  # batch_size
-        return (
-            first[tags[:, 0]]
-            + at_words.masked_fill(steps >= lengths[:, None], 0).sum(dim=1)
-            + between.masked_fill(steps[1:] >= lengths[:, None], 0).sum(dim=1)
-            + self.last[last_tag]
-        )
+        return score_of(logits, tags, lengths, *self._scores(), self.last)
 
     def log_partition(self, logits: Tensor, lengths: Tensor) -> Tensor:
         """The logarithm of the sum of exp(score) over all tag sequences, by the forward algorithm (Rabiner 1989,
@@ -76,7 +63,7 @@ class CRF(nn.Module):
     @torch.no_grad()
     def decode(self, logits: Tensor, lengths: Tensor) -> Tensor:
         """The best tag sequence: batch_size x length tags, int64; behind a sequence's length, its last tag again."""
-        return viterbi(logits, lengths, *self._scores(), self.last)[0]
+        return viterbi(logits, lengths, *self._scores(), self.last)
 
     @torch.no_grad()
     def decode_with_probabilities(self, logits: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -86,12 +73,29 @@ class CRF(nn.Module):
             batch_size x length tags, as `decode` returns them; batch_size x length probabilities of each of these tags
             at its word, whatever the other tags are; batch_size log-probabilities of the whole sequence.
         """
-        transition, first = self._scores()
-        tags, score = viterbi(logits, lengths, transition, first, self.last)
-        dtype = widest_float(logits.device)
-        scores = (logits.to(dtype), lengths, transition.to(dtype), first.to(dtype), self.last.to(dtype))
-        marginals, log_partition = forward_backward(*scores)
-        return tags, marginals.gather(2, tags.unsqueeze(2)).squeeze(2).float(), score - log_partition.float()
+        tags = self.decode(logits, lengths)
+        # in float64, since the sums of a long sentence lose digits; MPS has none
+        device = torch.device("cpu") if logits.device.type == "mps" else logits.device
+        logits, inputs = logits.to(device, torch.float64), (tags.to(device), lengths.to(device))
+        scores = [part.to(device, torch.float64) for part in (*self._scores(), self.last)]
+        marginals, log_partition = forward_backward(logits, inputs[1], *scores)
+        together = score_of(logits, *inputs, *scores) - log_partition
+        return tags, marginals.gather(2, inputs[0].unsqueeze(2)).squeeze(2).float(), together.float()
+
+
+def score_of(logits: Tensor, tags: Tensor, lengths: Tensor, transition: Tensor, first: Tensor, last: Tensor) -> Tensor:
+    """See `CRF.score`; `transition`, `first` and `last` as in `viterbi`."""
+    steps = torch.arange(logits.shape[1], device=logits.device)
+    tags = tags.clamp(min=0)  # padding, whose value does not matter
+    at_words = logits.gather(2, tags.unsqueeze(2)).squeeze(2)  # batch_size x length
+    between = transition[tags[:, :-1], tags[:, 1:]]  # batch_size x length-1
+    last_tag = tags.gather(1, (lengths - 1).unsqueeze(1)).squeeze(1)  # batch_size
+    return (
+        first[tags[:, 0]]
+        + at_words.masked_fill(steps >= lengths[:, None], 0).sum(dim=1)
+        + between.masked_fill(steps[1:] >= lengths[:, None], 0).sum(dim=1)
+        + last[last_tag]
+    )
 
 
 # In an exported graph, the loops of these two become loops of the graph, so that its length is free: they are compiled
@@ -99,15 +103,15 @@ class CRF(nn.Module):
 
 
 @torch.jit.script_if_tracing
-def viterbi(logits: Tensor, lengths: Tensor, transition: Tensor, first: Tensor, last: Tensor) -> tuple[Tensor, Tensor]:
-    """The best tag sequence, by the Viterbi algorithm (Forney 1973, "The Viterbi algorithm"), and its score.
+def viterbi(logits: Tensor, lengths: Tensor, transition: Tensor, first: Tensor, last: Tensor) -> Tensor:
+    """The best tag sequence, by the Viterbi algorithm (Forney 1973, "The Viterbi algorithm").
 
     Args:
         logits, lengths: as in `CRF`.
         transition: num_tags x num_tags [from, to]; first, last: num_tags.
 
     Returns:
-        batch_size x length tags, int64; behind a sequence's length, its last tag again. And batch_size scores.
+        batch_size x length tags, int64; behind a sequence's length, its last tag again.
     """
     best = first + logits[:, 0]  # batch_size x num_tags: the best score so far, by last tag
     came_from = []
@@ -115,14 +119,13 @@ def viterbi(logits: Tensor, lengths: Tensor, transition: Tensor, first: Tensor, 
         longer, previous = (best.unsqueeze(2) + transition).max(dim=1)  # batch_size x num_tags
         best = torch.where((lengths > step).unsqueeze(1), longer + logits[:, step], best)
         came_from.append(previous)
-    score, last_tag = (best + last).max(dim=1)
-    tag = last_tag.unsqueeze(1)  # batch_size x 1
+    tag = (best + last).argmax(dim=1, keepdim=True)  # batch_size x 1
     path = [tag]
     for i in range(len(came_from)):
         step = len(came_from) - i
         tag = torch.where((lengths > step).unsqueeze(1), came_from[step - 1].gather(1, tag), tag)
         path.append(tag)
-    return torch.cat(path, dim=1).flip(1), score
+    return torch.cat(path, dim=1).flip(1)
 
 
 @torch.jit.script_if_tracing

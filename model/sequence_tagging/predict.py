@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 
-from engine.predicting import Example, Options, Record, Unreadable, bold, made_up_word
+from engine.predicting import Example, Options, Record, Unreadable, bold, is_unicode, made_up_word
 from engine.texts import TextProcessing, read_lines
 from utils import UserError
 
@@ -36,7 +37,7 @@ class Processing(TextProcessing):
         "spellings": "batch_size x length: the row of chars of each word; int64",
     }
     outputs: ClassVar = {
-        "tags": "batch_size x length: places in data.tags, -1 behind a sentence's end; int64",
+        "tags": "batch_size x length: indices into data.tags, -1 behind a sentence's end; int64",
         "probabilities": "batch_size x length: of each of these tags; float32",
         "log_probability": "batch_size: of all tags of a sentence together; float32",
     }
@@ -49,9 +50,22 @@ class Processing(TextProcessing):
 
     def read_file(self, options: Options) -> Iterator[Any]:
         """Lines; or sentences of CoNLL's columns, of which the first is read."""
-        if options.columns or Path(str(options.file)).suffix.lower() in COLUMN_ENDINGS:
-            return read_first_column(str(options.file))
+        file = str(options.file)
+        if options.columns or Path(file).suffix.lower() in COLUMN_ENDINGS or self.looks_like_columns(file):
+            return read_first_column(file)
         return super().read_file(options)
+
+    def looks_like_columns(self, file: str) -> bool:
+        """Whether the first lines all have as many words, and a tag last. (Of stdin, no line is looked at twice.)"""
+        if file == "-":
+            return False
+        head = [line for line in itertools.islice(read_lines(file), 10) if isinstance(line, str) and is_word(line)]
+        lines = [split_columns(line) for line in head]
+        return (
+            len(lines) > 2
+            and {len(cells) for cells in lines} == {max(2, len(lines[0]))}
+            and all(cells[-1] in self.tags for cells in lines)
+        )
 
     def preprocess(self, raw: Any) -> Example:
         if isinstance(raw, str):
@@ -71,7 +85,7 @@ class Processing(TextProcessing):
             raise UserError(
                 f"{len(words):,} words, but at most {MOST_WORDS:,} are read at once: split it into sentences"
             )
-        if not text.isascii() and any("\ud800" <= char <= "\udfff" for char in text):
+        if not is_unicode(text):
             raise UserError("not Unicode")
         return Example(text, (words, spans), len(words))
 
@@ -138,13 +152,12 @@ class Processing(TextProcessing):
 def read_first_column(name: str) -> Iterator[list[str] | Unreadable]:
     """The words of each sentence of a file in CoNLL's columns."""
     words: list[str] = []
-    for line in read_lines(name, keep_empty=True):
+    bad: list[Unreadable] = []  # a line that cannot be read stands for its sentence
+    for line in itertools.chain(read_lines(name, keep_empty=True), [""]):
         if isinstance(line, Unreadable):
-            yield line
+            bad.append(line)
         elif is_word(line):
             words.append(split_columns(line)[0])
-        elif words:
-            yield words
-            words = []
-    if words:
-        yield words
+        elif words or bad:
+            yield bad[0] if bad else words
+            words, bad = [], []

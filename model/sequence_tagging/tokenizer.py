@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterator
 
+LONGEST_CHUNK = 200  # characters without a space; a longer one is no text, and stays whole
 FRONT = re.compile(r"(?![@#&+./-])([^\w\s])\1*")  # not in -5, .5, #1, @home
 BACK = re.compile(r"([^\w\s])\1*$")  # "..." and "--" are one word
 # what stands apart even in the middle of a word: dashes, dots, brackets, quotation marks; commas, but not in 1,000
@@ -34,7 +35,7 @@ class Tokenizer:
         spans: list[tuple[int, int]] = []
         for match in re.finditer(r"\S+", text):
             chunk = match[0]
-            if not self.splits or chunk.isalnum() or chunk in self.vocabulary:
+            if not self.splits or chunk.isalnum() or chunk in self.vocabulary or len(chunk) > LONGEST_CHUNK:
                 spans.append(match.span())
             else:
                 spans.extend((match.start() + a, match.start() + b) for a, b in self._split(chunk))
