@@ -86,6 +86,8 @@ class Processing(ABC):
 
     def __init__(self, params: Any, top: int = 1):
         self.params, self.top = params, top
+        classes = getattr(getattr(params, "data", None), "classes", [])
+        self.width = min(24, max(map(len, classes), default=0))  # of a class, where lines are shown
 
     @abstractmethod
     def read(self, words: Sequence[str], options: Options) -> Iterator[Any]:
@@ -138,15 +140,13 @@ class Processing(ABC):
 
     def show(self, record: Record, color: bool = False) -> str:
         """A record as a line for a person."""
-        width = min(24, max(map(len, getattr(self.params.data, "classes", [])), default=0))
-        entries = [(as_text(record["prediction"]), record["probability"])]
+        prediction, probability = as_text(record["prediction"]), record["probability"]
         if isinstance(record["prediction"], str):
-            entries = [*record.get("probabilities", dict(entries)).items()]
-        columns = [
-            bold(f"{name:<{width}}", color and i == 0) + ("" if probability is None else f" {probability:.4f}")
-            for i, (name, probability) in enumerate(entries)
-        ]
-        return "  ".join([*columns, as_text(record["input"])])
+            entries = [*record.get("probabilities", {prediction: probability}).items()]
+        else:
+            entries = [(prediction, probability)]
+        columns = [f"{name:<{self.width}}" + ("" if p is None else f" {p:.4f}") for name, p in entries]
+        return "  ".join([bold(columns[0], color), *columns[1:], as_text(record["input"])])
 
     def conll(self, record: Record) -> str:
         """A record in CoNLL's columns. Raises UserError if there are no tags."""
