@@ -7,7 +7,7 @@ import io
 import json
 import math
 import threading
-from typing import Any
+from typing import Any, NamedTuple
 
 from PIL import Image
 from python_multipart.exceptions import FormParserError
@@ -198,20 +198,39 @@ class _Form:
 # ------------------------------------------------------------------------------------------- preprocessing
 
 
+class Photo(NamedTuple):
+    """An upload whose header was read."""
+
+    name: str
+    image: Image.Image  # whose pixels are decoded when they are needed
+
+
 def preprocess(predictor: Predictor, raw: Any, limits: Limits) -> Example | Unreadable:
     """`predictor.preprocess`, after a look at the header of a photo: its format and its size."""
     if not isinstance(raw, Upload):
         return predictor.preprocess(raw)
-    try:
-        with Image.open(io.BytesIO(raw.content), formats=FORMATS) as image:
-            pixels = image.width * image.height
-    except Image.DecompressionBombError:
-        pixels = limits.pixels + 1
-    except Exception:  # whatever is wrong in there, the file cannot be read
-        return Unreadable(raw.name, f"not a photo: expected a file in one of the formats {', '.join(FORMATS)}")
-    if pixels > limits.pixels:
-        return Unreadable(raw.name, f"too many pixels: a photo may have {limits.pixels:,}")
-    if pixels <= LARGE:
-        return predictor.preprocess(raw)
+    photo = open_photo(raw, limits)
+    if isinstance(photo, Unreadable):
+        return photo
+    if photo.image.width * photo.image.height <= LARGE:
+        return decode(predictor, photo)
     with _decoding_large:
-        return predictor.preprocess(raw)
+        return decode(predictor, photo)
+
+
+def open_photo(upload: Upload, limits: Limits) -> Photo | Unreadable:
+    """Read the header, which is read only once: what passed the limits is what is decoded."""
+    try:
+        image = Image.open(io.BytesIO(upload.content), formats=FORMATS)
+        is_too_large = image.width * image.height > limits.pixels
+    except Image.DecompressionBombError:
+        is_too_large = True
+    except Exception:  # whatever is wrong in there, the file cannot be read
+        return Unreadable(upload.name, f"not a photo: expected a file in one of the formats {', '.join(FORMATS)}")
+    if is_too_large:
+        return Unreadable(upload.name, f"too many pixels: a photo may have {limits.pixels:,}")
+    return Photo(upload.name, image)
+
+
+def decode(predictor: Predictor, photo: Photo) -> Example | Unreadable:
+    return predictor.preprocess(photo.image)._replace(input=photo.name)  # an image has no name

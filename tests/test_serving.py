@@ -418,6 +418,25 @@ def test_other_formats_of_pillow_are_refused(images: TestClient) -> None:
         refused_with(images.post("/predict", **form(content)), 422, "not a photo")
 
 
+def test_what_is_decoded_is_what_passed_the_limits(images: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pillow may know other formats that claim the same file; none of them gets to read it."""
+    opened = []
+
+    def accept(prefix: bytes) -> bool:
+        return prefix.startswith(b"\x89PNG")
+
+    def claim(file: Any, name: Any) -> Any:
+        opened.append(file)
+        raise SyntaxError("not for uploads")
+
+    monkeypatch.setitem(Image.OPEN, "OTHER", (claim, accept))
+    monkeypatch.setattr(Image, "ID", ["OTHER", *Image.ID])
+    response = images.post("/predict", **form(photo(format="PNG")))
+    assert response.status_code == 200
+    assert response.json()["predictions"][0]["input"] == "0.jpg"
+    assert opened == []
+
+
 def test_large_photos_are_decoded_one_at_a_time(images: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(serving_inputs, "LARGE", 1000)
     together, most = 0, 0
