@@ -133,7 +133,7 @@ async def _lifespan(app: Any) -> AsyncIterator[None]:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        app.batcher.pool.shutdown()
+        app.batcher.close()
 
 
 # ------------------------------------------------------------------------------------------- responses

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 from engine.predicting import Example, Predictor, Record, Unreadable
-from serving.inputs import preprocess
+from serving.inputs import Photo, decode, preprocess
 from serving.limits import Limits, Refused
 from utils import UserError
 
@@ -26,18 +26,22 @@ class Waiting(NamedTuple):
 class Batcher:
     """Answers with a network, a batch at a time.
 
-    A pool of threads reads inputs. One more thread computes: whenever it is free it takes all examples that wait, up to
+    A pool of threads reads inputs, and one more thread decodes large photos, so that they neither fill the memory nor
+    keep the pool from others. Another thread computes: whenever it is free it takes all examples that wait, up to
     `max_batch`. So a request that comes alone does not wait for others, and the more requests come, the larger the
     batches. All bookkeeping happens in the event loop, without locks.
 
     Attributes:
         predictor: answers; another may take its place at any time.
         pool: for work that would keep the event loop from other requests.
+        large: decodes large photos.
     """
 
     def __init__(self, predictor: Predictor, limits: Limits, max_batch: int):
         self.predictor, self.limits, self.max_batch = predictor, limits, max_batch
-        self.pool = ThreadPoolExecutor(os.cpu_count(), "read")
+        num_threads = os.cpu_count() or 1
+        self.at_once = 2 * num_threads  # inputs of one request that are read at a time: enough to keep the pool busy
+        self.pool, self.large = ThreadPoolExecutor(num_threads, "read"), ThreadPoolExecutor(1, "read large")
         self.queue: deque[Waiting] = deque()
         self.arrived = asyncio.Event()
         self.num_unanswered = 0
@@ -52,21 +56,30 @@ class Batcher:
             raise Refused(429, f"{self.num_unanswered} inputs are waiting; try again in a second")
         self.num_unanswered += len(raws)
         try:
+            turns = asyncio.Semaphore(self.at_once)  # other requests come in between
             if len(raws) == 1:
-                return [await self._answer(raws[0])]
-            return await asyncio.gather(*map(self._answer, raws))
+                return [await self._answer(raws[0], turns)]
+            return await asyncio.gather(*(self._answer(raw, turns) for raw in raws))
         finally:
             self.num_unanswered -= len(raws)
 
-    async def _answer(self, raw: Any) -> Record:
+    async def _answer(self, raw: Any, turns: asyncio.Semaphore) -> Record:
         loop, predictor = asyncio.get_running_loop(), self.predictor
-        example = await loop.run_in_executor(self.pool, preprocess, predictor, raw, self.limits)
+        async with turns:
+            example = await loop.run_in_executor(self.pool, preprocess, predictor, raw, self.limits)
+            if isinstance(example, Photo):
+                example = await loop.run_in_executor(self.large, decode, predictor, example)
         if isinstance(example, Unreadable):
             return {"input": example.input, "error": example.error}
         waiting = Waiting(predictor, example, loop.create_future())
         self.queue.append(waiting)
         self.arrived.set()
         return await waiting.record
+
+    def close(self) -> None:
+        """End the threads."""
+        self.pool.shutdown()
+        self.large.shutdown()
 
     async def run(self) -> None:
         """Compute what waits, until this is cancelled."""
@@ -87,7 +100,7 @@ class Batcher:
                             waiting.record.set_result(record)
 
     def _take(self) -> list[Waiting]:
-        """The examples that have waited longest, as far as the same predictor read them."""
+        """The oldest waiting examples that the same predictor has read."""
         batch: list[Waiting] = []
         if not self.queue:
             return batch

@@ -6,7 +6,6 @@ from __future__ import annotations
 import io
 import json
 import math
-import threading
 from typing import Any, NamedTuple
 
 from PIL import Image
@@ -26,8 +25,6 @@ EXPECTED = {
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP")  # Pillow reads others with the help of programs and temporary files
 LARGE = 8_000_000  # pixels; photos with more are decoded one at a time, since each takes hundreds of megabytes
 SHOWN = 100  # characters of a refused text that its record repeats
-
-_decoding_large = threading.Lock()
 
 
 def parse(body: bytearray, content_type: str, accepts: str, limits: Limits) -> list[Any]:
@@ -205,17 +202,14 @@ class Photo(NamedTuple):
     image: Image.Image  # whose pixels are decoded when they are needed
 
 
-def preprocess(predictor: Predictor, raw: Any, limits: Limits) -> Example | Unreadable:
-    """`predictor.preprocess`, after a look at the header of a photo: its format and its size."""
+def preprocess(predictor: Predictor, raw: Any, limits: Limits) -> Example | Unreadable | Photo:
+    """`predictor.preprocess`, after a look at the header of a photo. A large photo is returned for `decode`."""
     if not isinstance(raw, Upload):
         return predictor.preprocess(raw)
     photo = open_photo(raw, limits)
-    if isinstance(photo, Unreadable):
+    if isinstance(photo, Unreadable) or photo.image.width * photo.image.height > LARGE:
         return photo
-    if photo.image.width * photo.image.height <= LARGE:
-        return decode(predictor, photo)
-    with _decoding_large:
-        return decode(predictor, photo)
+    return decode(predictor, photo)
 
 
 def open_photo(upload: Upload, limits: Limits) -> Photo | Unreadable:

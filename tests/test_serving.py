@@ -456,6 +456,65 @@ def test_large_photos_are_decoded_one_at_a_time(images: TestClient, monkeypatch:
     assert most == 1
 
 
+@contextlib.contextmanager
+def posting(client: TestClient, **request: Any) -> Iterator[list[Any]]:
+    """Post meanwhile; at the end of the block wait for the response, which the list then holds."""
+    responses: list[Any] = []
+    thread = threading.Thread(target=lambda: responses.append(client.post("/predict", **request)))
+    thread.start()
+    try:
+        yield responses
+    finally:
+        thread.join()
+
+
+def test_a_small_photo_does_not_wait_for_large_ones(images: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(serving_inputs, "LARGE", 1000)
+    predictor = images.app.batcher.predictor  # type: ignore[attr-defined]
+    real, began, go = predictor.preprocess, threading.Event(), threading.Event()
+
+    def preprocess(image: Any) -> Any:
+        if image.width == 60:
+            began.set()
+            assert go.wait(30)
+        return real(image)
+
+    monkeypatch.setattr(predictor, "preprocess", preprocess)
+    with posting(images, **form(*[photo((60, 60))] * 64)) as large:
+        assert began.wait(30)
+        with posting(images, **form(photo((20, 20)))) as small:
+            end = time.monotonic() + 20
+            while not small and time.monotonic() < end:
+                time.sleep(0.01)
+            is_answered = bool(small)
+            go.set()
+    assert is_answered
+    assert small[0].status_code == large[0].status_code == 200
+
+
+def test_one_request_does_not_fill_the_pool_before_others() -> None:
+    """Of its many inputs only some are read at a time, so that an input of another request is read soon."""
+    app = App(Weights(Path("fake"), fake_texts), Limits(), 64)
+    go, read = threading.Event(), []
+    real = app.batcher.predictor.preprocess
+
+    def preprocess(raw: Any) -> Any:
+        assert go.wait(30)
+        read.append(raw)
+        return real(raw)
+
+    app.batcher.predictor.preprocess = preprocess  # type: ignore[method-assign]
+    with open_client(app) as client, posting(client, json={"inputs": ["many"] * 64}):
+        while app.batcher.num_unanswered < 64:
+            time.sleep(0.01)
+        with posting(client, json={"inputs": ["one"]}):
+            while app.batcher.num_unanswered < 65:
+                time.sleep(0.01)
+            go.set()
+    assert len(read) == 65
+    assert read.index("one") <= 2 * app.batcher.at_once
+
+
 class Writes:
     """Files that this process opens to write, while this is active."""
 
