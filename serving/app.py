@@ -27,7 +27,7 @@ from serving.batching import Batcher
 from serving.bodies import Bodies
 from serving.description import ERROR, SCHEMAS, describe, describe_predict
 from serving.inputs import parse
-from serving.limits import Limits, Refused
+from serving.limits import BUG, Limits, Refused
 from serving.weights import Weights, follow
 from utils import logger
 
@@ -166,7 +166,7 @@ async def _explain_fields(_: Request, error: Any) -> Response:
 
 
 async def _explain_bug(_: Request, __: Any) -> Response:
-    return refusal(500, "a bug in the server; its log says more")
+    return refusal(500, BUG)
 
 
 def policy_of(page: str) -> str:

@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
-from engine.predicting import Example, Predictor, Record, Unreadable
+from engine.predicting import Example, Predictor, Record, Unreadable, name_of
 from serving.inputs import Photo, decode, preprocess
-from serving.limits import Limits, Refused
-from utils import UserError
+from serving.limits import BUG, Limits, Refused
+from utils import UserError, logger
 
 
 class Waiting(NamedTuple):
@@ -47,10 +47,11 @@ class Batcher:
         self.num_unanswered = 0
 
     async def answer(self, raws: Sequence[Any]) -> list[Record]:
-        """A record for each input, in order.
+        """A record for each input, in order. Bugs that spoil some of the inputs are told in their records.
 
         Raises:
             Refused: too many inputs wait already.
+            Exception: a bug spoilt all inputs.
         """
         if self.num_unanswered and self.num_unanswered + len(raws) > self.limits.waiting:
             raise Refused(429, f"{self.num_unanswered} inputs are waiting; try again in a second")
@@ -59,7 +60,8 @@ class Batcher:
             turns = asyncio.Semaphore(self.at_once)  # other requests come in between
             if len(raws) == 1:
                 return [await self._answer(raws[0], turns)]
-            return await asyncio.gather(*(self._answer(raw, turns) for raw in raws))
+            answers = (self._answer(raw, turns) for raw in raws)
+            return _without_bugs(raws, await asyncio.gather(*answers, return_exceptions=True))
         finally:
             self.num_unanswered -= len(raws)
 
@@ -111,6 +113,19 @@ class Batcher:
                 break
             batch.append(self.queue.popleft())
         return batch
+
+
+def _without_bugs(raws: Sequence[Any], answers: Sequence[Record | BaseException]) -> list[Record]:
+    """Records in place of exceptions, which are logged. Raises the first if there is nothing else."""
+    bugs = [answer for answer in answers if isinstance(answer, BaseException)]
+    if len(bugs) == len(answers):
+        raise bugs[0]
+    for bug in bugs:
+        logger.error("An input of a request:", exc_info=bug)
+    return [
+        {"input": name_of(raw), "error": BUG} if isinstance(answer, BaseException) else answer
+        for raw, answer in zip(raws, answers, strict=True)
+    ]
 
 
 def compute(predictor: Predictor, examples: Sequence[Example]) -> list[Record | Exception]:

@@ -633,6 +633,22 @@ def test_a_bug_spoils_its_own_request_only(caplog: pytest.LogCaptureFixture) -> 
         assert client.post("/predict", json={"inputs": ["fine"]}).status_code == 200
 
 
+def test_a_bug_spoils_its_own_input_only(caplog: pytest.LogCaptureFixture) -> None:
+    """The other inputs of its request are answered, unless it has no others."""
+    app = App(Weights(Path("fake"), fake_texts), Limits(), 64)
+    with open_client(app) as client:
+        response = client.post("/predict", json={"inputs": ["fine", "fail", ["fail"], ""]})
+        assert response.status_code == 200
+        fine, bad, words, empty = response.json()["predictions"]
+        assert "prediction" in fine
+        assert bad == {"input": "fail", "error": "a bug in the server; its log says more"}
+        assert "a bug in the server" in words["error"]
+        assert empty["error"] == "no words in it"
+        assert caplog.text.count("RuntimeError: a bug") == 2
+        refused_with(client.post("/predict", json={"inputs": ["fail", "fail"]}), 500, "a bug in the server")
+        assert caplog.text.count("RuntimeError: a bug") == 3
+
+
 def test_an_answer_that_is_no_number() -> None:
     """NaN is no JSON. The network's answer, not the request, is at fault, but only another input helps."""
     app = App(Weights(Path("fake"), fake_texts), Limits(), 64)
