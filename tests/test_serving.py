@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import io
 import json
@@ -31,6 +32,7 @@ for needed in ("fastapi", "uvicorn", "python_multipart", "httpx"):
     pytest.importorskip(needed)
 
 import uvicorn
+from starlette.requests import Request
 from starlette.testclient import TestClient
 
 from engine.predicting import About, Example, Predictor, Record
@@ -39,7 +41,7 @@ from predict import load_predictor
 from serving import inputs as serving_inputs
 from serving import weights as serving_weights
 from serving.app import App
-from serving.limits import Limits
+from serving.limits import Limits, Refused
 from serving.server import Server
 from serving.weights import Weights
 from tests.browser import MISSING, open_browser
@@ -385,6 +387,31 @@ def test_bodies_that_together_are_too_large() -> None:
         app.bodies.held = 0
         assert client.post("/predict", json={"inputs": ["a text"]}).status_code == 200
         assert app.bodies.held == 0
+
+
+def test_a_body_that_does_not_arrive(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only the body has a time limit: whatever else runs out of time is a bug."""
+    app = App(Weights(Path("fake"), fake_texts), Limits(seconds=0.01), 64)
+
+    async def receive() -> Any:
+        await asyncio.sleep(30)
+
+    async def read() -> None:
+        scope = {"type": "http", "method": "POST", "path": "/predict", "headers": []}
+        async with app.bodies.read(Request(scope, receive)):
+            pytest.fail("a body")
+
+    with pytest.raises(Refused, match="did not arrive within"):
+        asyncio.run(read())
+
+    async def answer(_: Any) -> Any:
+        raise asyncio.TimeoutError
+
+    monkeypatch.setattr(app.batcher, "answer", answer)
+    app.bodies.limits = Limits()
+    with open_client(app) as client:
+        refused_with(client.post("/predict", json={"inputs": ["a"]}), 500, "a bug in the server")
+    assert app.bodies.held == 0
 
 
 def test_a_text_that_is_too_long(texts: TestClient) -> None:
