@@ -9,7 +9,7 @@ import hashlib
 import json
 import re
 import warnings
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +52,7 @@ class App(FastAPI):
         self.weights, self.limits = weights, limits
         self.batcher = Batcher(weights.load(), limits, max_batch)
         self.bodies = Bodies(limits)
+        self.losses: list[str] = []  # what bugs ended, in words: the server should be started again
         page = PAGE.read_text(encoding="utf-8")
         headers = {"content-security-policy": policy_of(page), "referrer-policy": "no-referrer", **NO_SNIFFING}
 
@@ -60,7 +61,9 @@ class App(FastAPI):
             return HTMLResponse(page, headers=headers)
 
         @self.get("/health", summary="Whether the server answers")
-        async def health() -> dict[str, str]:
+        async def health() -> Any:
+            if self.losses:
+                return refusal(503, f"{'; '.join(self.losses)}; its log says why")
             return {"status": "ok"}
 
         @self.get("/model", summary="What was trained, and what an input looks like")
@@ -124,9 +127,21 @@ class App(FastAPI):
         return refusal(error.status_code, message, dict(error.headers or {}))
 
 
+async def _watch(app: Any, work: Coroutine[Any, Any, None], loss: str) -> None:
+    """Do work that should go on until it is cancelled. If a bug ends it, the log and GET /health tell the loss."""
+    try:
+        await work
+    except Exception:
+        logger.exception("A bug, so %s:", loss)
+        app.losses.append(loss)
+
+
 @contextlib.asynccontextmanager
 async def _lifespan(app: Any) -> AsyncIterator[None]:
-    tasks = [asyncio.create_task(app.batcher.run()), asyncio.create_task(follow(app.weights, app.batcher))]
+    tasks = [
+        asyncio.create_task(_watch(app, app.batcher.run(), "the server computes nothing any more")),
+        asyncio.create_task(_watch(app, follow(app.weights, app.batcher), "the server takes no new weights any more")),
+    ]
     try:
         yield
     finally:

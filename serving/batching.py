@@ -35,6 +35,7 @@ class Batcher:
         predictor: answers; another may take its place at any time.
         pool: for work that would keep the event loop from other requests.
         large: decodes large photos.
+        has_ended: a bug ended `run`: nothing is computed any more.
     """
 
     def __init__(self, predictor: Predictor, limits: Limits, max_batch: int):
@@ -45,13 +46,14 @@ class Batcher:
         self.queue: deque[Waiting] = deque()
         self.arrived = asyncio.Event()
         self.num_unanswered = 0
+        self.has_ended = False
 
     async def answer(self, raws: Sequence[Any]) -> list[Record]:
         """A record for each input, in order. Bugs that spoil some of the inputs are told in their records.
 
         Raises:
             Refused: too many inputs wait already.
-            Exception: a bug spoilt all inputs.
+            Exception: a bug spoilt all inputs, or ended `run`.
         """
         if self.num_unanswered and self.num_unanswered + len(raws) > self.limits.waiting:
             raise Refused(429, f"{self.num_unanswered} inputs are waiting; try again in a second")
@@ -73,6 +75,8 @@ class Batcher:
                 example = await loop.run_in_executor(self.large, decode, predictor, example)
         if isinstance(example, Unreadable):
             return {"input": example.input, "error": example.error}
+        if self.has_ended:
+            raise RuntimeError("nothing is computed any more")
         waiting = Waiting(predictor, example, loop.create_future())
         self.queue.append(waiting)
         self.arrived.set()
@@ -85,21 +89,31 @@ class Batcher:
 
     async def run(self) -> None:
         """Compute what waits, until this is cancelled."""
-        loop = asyncio.get_running_loop()
-        with ThreadPoolExecutor(1, "compute") as thread:
-            while True:
-                await self.arrived.wait()
-                self.arrived.clear()
-                while batch := self._take():
-                    examples = [waiting.example for waiting in batch]
-                    found = await loop.run_in_executor(thread, compute, batch[0].predictor, examples)
-                    for waiting, record in zip(batch, found, strict=True):
-                        if waiting.record.done():  # cancelled
-                            continue
-                        if isinstance(record, Exception):
-                            waiting.record.set_exception(record)
-                        else:
-                            waiting.record.set_result(record)
+        batch: list[Waiting] = []
+        try:
+            with ThreadPoolExecutor(1, "compute") as thread:
+                while True:
+                    await self.arrived.wait()
+                    self.arrived.clear()
+                    while batch := self._take():
+                        await self._compute(batch, thread)
+        except Exception as error:
+            self.has_ended = True
+            for waiting in (*batch, *self.queue):
+                if not waiting.record.done():
+                    waiting.record.set_exception(error)
+            raise
+
+    async def _compute(self, batch: Sequence[Waiting], thread: ThreadPoolExecutor) -> None:
+        examples = [waiting.example for waiting in batch]
+        found = await asyncio.get_running_loop().run_in_executor(thread, compute, batch[0].predictor, examples)
+        for waiting, record in zip(batch, found, strict=True):
+            if waiting.record.done():  # cancelled
+                continue
+            if isinstance(record, Exception):
+                waiting.record.set_exception(record)
+            else:
+                waiting.record.set_result(record)
 
     def _take(self) -> list[Waiting]:
         """The oldest waiting examples that the same predictor has read."""

@@ -676,6 +676,47 @@ def test_a_bug_spoils_its_own_input_only(caplog: pytest.LogCaptureFixture) -> No
         assert caplog.text.count("RuntimeError: a bug") == 3
 
 
+@pytest.mark.parametrize("where", ["_take", "_compute"])
+def test_a_bug_that_ends_computing(where: str, monkeypatch: pytest.MonkeyPatch, caplog: Any) -> None:
+    """No request waits for ever, and whoever asks for the server's health learns of it."""
+    app = App(Weights(Path("fake"), fake_texts), Limits(), 64)
+
+    def fail(*_: Any) -> None:
+        raise RuntimeError("a bug in batches")
+
+    async def answer(raws: Any) -> Any:
+        try:
+            return await asyncio.wait_for(real(raws), 20)
+        except asyncio.TimeoutError:
+            raise Refused(504, "a request waits for ever") from None
+
+    real = app.batcher.answer
+    monkeypatch.setattr(app.batcher, "answer", answer)
+    with open_client(app) as client:
+        assert client.get("/health").status_code == 200
+        monkeypatch.setattr(app.batcher, where, fail)
+        for inputs in (["a"], ["b", "c"]):
+            refused_with(client.post("/predict", json={"inputs": inputs}), 500, "a bug in the server")
+        refused_with(client.get("/health"), 503, "computes nothing any more")
+    assert "RuntimeError: a bug in batches" in caplog.text
+    assert "A bug, so the server computes nothing any more" in caplog.text
+
+
+def test_a_bug_that_ends_the_watch_for_new_weights(monkeypatch: pytest.MonkeyPatch, caplog: Any) -> None:
+    """The weights that are there go on answering."""
+    monkeypatch.setattr(serving_weights, "SECONDS", 0.01)
+    weights = Weights(Path("fake"), fake_texts)
+    app = App(weights, Limits(), 64)
+    monkeypatch.setattr(weights, "load_if_new", lambda: 1 / 0)
+    with open_client(app) as client:
+        end = time.monotonic() + 20
+        while client.get("/health").status_code == 200:
+            assert time.monotonic() < end
+        refused_with(client.get("/health"), 503, "takes no new weights")
+        assert client.post("/predict", json={"inputs": ["a"]}).status_code == 200
+    assert "ZeroDivisionError" in caplog.text
+
+
 def test_an_answer_that_is_no_number() -> None:
     """NaN is no JSON. The network's answer, not the request, is at fault, but only another input helps."""
     app = App(Weights(Path("fake"), fake_texts), Limits(), 64)
