@@ -6,7 +6,9 @@ from __future__ import annotations
 import io
 import json
 import math
+import re
 from typing import Any, NamedTuple
+from urllib.parse import unquote_to_bytes
 
 from PIL import Image
 from python_multipart.exceptions import FormParserError
@@ -24,6 +26,8 @@ EXPECTED = {
 }
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP")  # Pillow reads others with the help of programs and temporary files
 LARGE = 8_000_000  # pixels; photos with more are decoded one at a time, since each takes hundreds of megabytes
+# filename*=UTF-8''a%20name.jpg (RFC 5987), which the parser drops
+EXTENDED_NAME = re.compile(rb"filename\*\s*=\s*[\w-]*'[\w-]*'([^;\s]*)", re.IGNORECASE)
 SHOWN = 100  # characters of a refused text that its record repeats
 
 
@@ -178,9 +182,12 @@ class _Form:
         field = options.get(b"name", b"").decode("utf-8", errors="replace")
         if field != FIELD:
             raise Refused(422, f"unknown field {field[:SHOWN] or 'without a name'}. {_expected('images')}")
-        if b"filename" not in options:
+        name = options.get(b"filename")
+        if name is None and (found := EXTENDED_NAME.search(self.disposition)):
+            name = unquote_to_bytes(found[1])
+        if name is None:
             raise Refused(422, f"the field {FIELD} holds a value, but no file. {_expected('images')}")
-        self.name = options[b"filename"].decode("utf-8", errors="replace")
+        self.name = name.decode("utf-8", errors="replace")
 
     def on_part_data(self, data: bytes, start: int, end: int) -> None:
         self.content += data[start:end]

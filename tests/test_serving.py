@@ -326,6 +326,22 @@ def test_names_of_uploads_are_only_names(images: TestClient) -> None:
         assert response.json()["predictions"][0]["input"] == name.decode("utf-8", errors="replace")
 
 
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        (b"filename*=UTF-8''name.jpg", "name.jpg"),
+        (b"FileName* = utf-8'de'Zo%C3%AB%20%3B.jpg; more=1", "Zoë ;.jpg"),
+        (b"filename=\"a.jpg\"; filename*=UTF-8''b.jpg", "a.jpg"),
+    ],
+)
+def test_extended_names(images: TestClient, name: bytes, expected: str) -> None:
+    """Some clients send the name of an upload in the form for other alphabets."""
+    body, headers = as_form(photo())
+    response = images.post("/predict", content=body.replace(b'filename="a.jpg"', name), headers=headers)
+    assert response.status_code == 200
+    assert response.json()["predictions"][0]["input"] == expected
+
+
 def test_content_types(images: TestClient, texts: TestClient) -> None:
     body, headers = as_form(photo())
     refused_with(images.post("/predict", json={"inputs": ["a.jpg"]}), 415, "expected multipart/form-data")
