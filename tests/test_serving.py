@@ -826,8 +826,9 @@ def test_what_a_user_can_put_right(trained: Path, tmp_path: Path, monkeypatch: p
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
         refused(run("serve", "--model_dir", trained, "--port", port), f"127.0.0.1, port {port}: in use", "--port")
-    refused(run("serve", "--model_dir", trained, "--port", 70_000), "port 70000: cannot be listened at")
+    refused(run("serve", "--model_dir", trained, "--port", 70_000), "port 70000: cannot listen here")
     refused(run("serve", "--model_dir", trained, "--host", "no.such.host.invalid"), "Check --host")
+    refused(run("serve", "--model_dir", trained, "--host", "x" * 64 + ".org"), "cannot listen here", "Check --host")
     refused(run("serve", "--model_dir", write_params(tmp_path / "new"), "--port", 0), "no best weights", "train.py")
     refused(run("serve", "--weights", tmp_path / "none.pt", "--port", 0), "none.pt: no such")
     assert run("serve", "--max_batch", 0).status == 2
