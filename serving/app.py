@@ -6,6 +6,7 @@ import asyncio
 import base64
 import contextlib
 import hashlib
+import ipaddress
 import json
 import re
 import warnings
@@ -39,17 +40,21 @@ PAGE = Path(__file__).with_name("page.html")
 class App(FastAPI):
     """Answers with the newest of some weights.
 
+    Args:
+        only_local: refuse requests for another host than this machine. Otherwise a web page elsewhere could have its
+            name resolved to 127.0.0.1, and then read what this server answers to the visitor's browser.
+
     Raises:
         UserError: there are no weights, or they cannot be used.
     """
 
-    def __init__(self, weights: Weights, limits: Limits, max_batch: int):
+    def __init__(self, weights: Weights, limits: Limits, max_batch: int, only_local: bool = False):
         super().__init__(
             title="Predictions", description=ABOUT, redoc_url=None, redirect_slashes=False, lifespan=_lifespan
         )
         # their pixels are counted before they are decoded
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-        self.weights, self.limits = weights, limits
+        self.weights, self.limits, self.only_local = weights, limits, only_local
         self.batcher = Batcher(weights.load(), limits, max_batch)
         self.bodies = Bodies(limits)
         self.losses: list[str] = []  # what bugs ended, in words: the server should be started again
@@ -77,9 +82,18 @@ class App(FastAPI):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """POST /predict goes past FastAPI's layers, which would take as long as a small network does."""
-        if scope["type"] != "http" or scope["path"] != "/predict" or scope["method"] != "POST":
+        if scope["type"] != "http":
             return await super().__call__(scope, receive, send)
         request = Request(scope, receive)
+        if self.only_local and not is_loopback(host := request.headers.get("host", "")):
+            expected = f"expected localhost, 127.0.0.1 or [::1], got {host:.100}"
+            return await refusal(421, f"Host: {expected}. This server is for this machine only (see --host).")(
+                scope, receive, send
+            )
+        if scope["method"] == "HEAD":  # whose answer is that to GET; uvicorn leaves out its body
+            scope = {**scope, "method": "GET"}
+        if scope["path"] != "/predict" or scope["method"] != "POST":
+            return await super().__call__(scope, receive, send)
         try:
             response = await self.predict(request)
         except Exception as error:
@@ -125,6 +139,17 @@ class App(FastAPI):
         else:
             message = str(error.detail)
         return refusal(error.status_code, message, dict(error.headers or {}))
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a Host header, or an address, means this machine."""
+    name = re.sub(r":\d*$", "", host) if host.startswith("[") or host.count(":") == 1 else host
+    if name.lower() == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(name.removeprefix("[").removesuffix("]")).is_loopback
+    except ValueError:
+        return False
 
 
 async def _watch(app: Any, work: Coroutine[Any, Any, None], loss: str) -> None:

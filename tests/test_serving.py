@@ -360,6 +360,36 @@ def test_addresses(texts: TestClient) -> None:
     refused_with(texts.post("/health"), 405, "expected GET, got POST")
 
 
+@pytest.mark.parametrize("path", ["/", "/health", "/model", "/docs"])
+def test_head(texts: TestClient, path: str) -> None:
+    """The headers that GET has, for programs that only want to know whether there is an answer."""
+    response, whole = texts.head(path), texts.get(path)
+    assert response.status_code == 200
+    assert response.headers == whole.headers
+    assert response.content == b""
+
+
+def test_hosts() -> None:
+    """A page of another site whose name leads to this machine cannot ask a server that is for this machine only."""
+    local, open_to_all = (App(Weights(Path("fake"), fake_texts), Limits(), 64, only) for only in (True, False))
+    ours = ["localhost", "localhost:8000", "LOCALHOST:1", "127.0.0.1", "127.0.0.1:8000", "[::1]", "[::1]:8000"]
+    others = ["evil.example", "evil.example:8000", "127.0.0.1.evil.example", "localhost.evil.example:80", "10.0.0.1:80"]
+    with open_client(local) as client:
+        for host in ours:
+            assert client.get("/model", headers={"Host": host}).status_code == 200, host
+            response = client.post("/predict", json={"inputs": ["a"]}, headers={"Host": host})
+            assert response.status_code == 200, host
+        for host in [*others, "", "[::1", "::2", "x" * 1000]:
+            for path in ("/", "/model", "/docs", "/nowhere"):
+                refused_with(client.get(path, headers={"Host": host}), 421, "Host: expected localhost", host[:100])
+            response = client.post("/predict", json={"inputs": ["a"]}, headers={"Host": host})
+            refused_with(response, 421, "Host: expected localhost", host[:100])
+    with open_client(open_to_all) as client:
+        for host in ours + others:
+            response = client.post("/predict", json={"inputs": ["a"]}, headers={"Host": host})
+            assert response.status_code == 200, host
+
+
 def test_an_address_that_is_added_refuses_in_the_same_shape() -> None:
     app = App(Weights(Path("fake"), fake_texts), Limits(), 64)
 
@@ -866,6 +896,17 @@ def serve() -> Iterator[Callable[..., tuple[subprocess.Popen[str], int]]]:
     for process in started:
         process.kill()
         process.communicate()
+
+
+def test_only_this_machine_by_default(trained: Path, serve: Any) -> None:
+    _, port = serve(trained)
+    request = urllib.request.Request(f"http://127.0.0.1:{port}/health", headers={"Host": f"evil.example:{port}"})
+    with pytest.raises(urllib.error.HTTPError, match="421"):
+        urllib.request.urlopen(request, timeout=30)
+    request = urllib.request.Request(f"http://127.0.0.1:{port}/health", method="HEAD")
+    with urllib.request.urlopen(request, timeout=30) as response:
+        assert response.status == 200
+        assert response.read() == b""
 
 
 def half_a_request(port: int) -> tuple[socket.socket, bytes]:
