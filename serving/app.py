@@ -16,6 +16,7 @@ from typing import Any
 
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
+from fastapi.openapi.docs import get_swagger_ui_html
 from fastapi.responses import HTMLResponse
 from PIL import Image
 from starlette.exceptions import HTTPException
@@ -50,7 +51,12 @@ class App(FastAPI):
 
     def __init__(self, weights: Weights, limits: Limits, max_batch: int, only_local: bool = False):
         super().__init__(
-            title="Predictions", description=ABOUT, redoc_url=None, redirect_slashes=False, lifespan=_lifespan
+            title="Predictions",
+            description=ABOUT,
+            docs_url=None,
+            redoc_url=None,
+            redirect_slashes=False,
+            lifespan=_lifespan,
         )
         # their pixels are counted before they are decoded
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
@@ -74,6 +80,10 @@ class App(FastAPI):
         @self.get("/model", summary="What was trained, and what an input looks like")
         async def model() -> dict[str, Any]:
             return describe(self.batcher.predictor, limits)
+
+        @self.get("/docs", include_in_schema=False)
+        async def docs() -> HTMLResponse:
+            return get_swagger_ui_html(openapi_url="openapi.json", title=self.title)
 
         self.add_route("/predict", self.predict, methods=["POST"], include_in_schema=False)
         self.add_exception_handler(HTTPException, self._explain)
