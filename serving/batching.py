@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 from engine.predicting import Example, Predictor, Record, Unreadable, name_of
-from serving.inputs import Photo, decode, preprocess
+from serving.inputs import preprocess, preprocess_large
 from serving.limits import BUG, Limits, Refused
 from utils import UserError, logger
 
@@ -71,8 +71,8 @@ class Batcher:
         loop, predictor = asyncio.get_running_loop(), self.predictor
         async with turns:
             example = await loop.run_in_executor(self.pool, preprocess, predictor, raw, self.limits)
-            if isinstance(example, Photo):
-                example = await loop.run_in_executor(self.large, decode, predictor, example)
+            if example is None:
+                example = await loop.run_in_executor(self.large, preprocess_large, predictor, raw, self.limits)
         if isinstance(example, Unreadable):
             return {"input": example.input, "error": example.error}
         if self.has_ended:

@@ -7,7 +7,7 @@ import io
 import json
 import math
 import re
-from typing import Any, NamedTuple
+from typing import Any
 from urllib.parse import unquote_to_bytes
 
 from PIL import Image
@@ -202,25 +202,24 @@ class _Form:
 # ------------------------------------------------------------------------------------------- preprocessing
 
 
-class Photo(NamedTuple):
-    """An upload whose header was read."""
-
-    name: str
-    image: Image.Image  # whose pixels are decoded when they are needed
-
-
-def preprocess(predictor: Predictor, raw: Any, limits: Limits) -> Example | Unreadable | Photo:
-    """`predictor.preprocess`, after a look at the header of a photo. A large photo is returned for `decode`."""
+def preprocess(predictor: Predictor, raw: Any, limits: Limits) -> Example | Unreadable | None:
+    """`predictor.preprocess`, after a look at the header of a photo. None for a large one: see `preprocess_large`."""
     if not isinstance(raw, Upload):
         return predictor.preprocess(raw)
-    photo = open_photo(raw, limits)
-    if isinstance(photo, Unreadable) or photo.image.width * photo.image.height > LARGE:
-        return photo
-    return decode(predictor, photo)
+    image = open_photo(raw, limits)
+    if isinstance(image, Unreadable):
+        return image
+    return decode(predictor, raw, image) if image.width * image.height <= LARGE else None
 
 
-def open_photo(upload: Upload, limits: Limits) -> Photo | Unreadable:
-    """Read the header, which is read only once: what passed the limits is what is decoded."""
+def preprocess_large(predictor: Predictor, upload: Upload, limits: Limits) -> Example | Unreadable:
+    """The photo is opened anew: an open WebP has memory for all its pixels, so that none should wait open."""
+    image = open_photo(upload, limits)
+    return image if isinstance(image, Unreadable) else decode(predictor, upload, image)
+
+
+def open_photo(upload: Upload, limits: Limits) -> Image.Image | Unreadable:
+    """Read the header. The image that passed the limits is the one to decode, so that no other format reads it."""
     try:
         image = Image.open(io.BytesIO(upload.content), formats=FORMATS)
         is_too_large = image.width * image.height > limits.pixels
@@ -230,8 +229,8 @@ def open_photo(upload: Upload, limits: Limits) -> Photo | Unreadable:
         return Unreadable(upload.name, f"not a photo: expected a file in one of the formats {', '.join(FORMATS)}")
     if is_too_large:
         return Unreadable(upload.name, f"too many pixels: a photo may have {limits.pixels:,}")
-    return Photo(upload.name, image)
+    return image
 
 
-def decode(predictor: Predictor, photo: Photo) -> Example | Unreadable:
-    return predictor.preprocess(photo.image)._replace(input=photo.name)  # an image has no name
+def decode(predictor: Predictor, upload: Upload, image: Image.Image) -> Example | Unreadable:
+    return predictor.preprocess(image)._replace(input=upload.name)  # an image has no name
