@@ -42,7 +42,7 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     args = parse_args()
     try:
-        from serving.app import App
+        from serving.app import App, is_loopback
         from serving.limits import Limits
         from serving.server import listen, run_server
         from serving.weights import Weights
@@ -54,7 +54,8 @@ def main() -> None:
     place = Path(args.weights or args.model_dir)
     with listen(args.host, args.port) as listener:  # first: a port that is in use is known before anything is loaded
         weights = Weights(place, lambda: load_predictor(place, args.device, TOP))
-        run_server(App(weights, Limits(), args.max_batch), listener)
+        only_local = is_loopback(listener.getsockname()[0])
+        run_server(App(weights, Limits(), args.max_batch, only_local), listener)
 
 
 if __name__ == "__main__":

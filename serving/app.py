@@ -6,15 +6,17 @@ import asyncio
 import base64
 import contextlib
 import hashlib
+import ipaddress
 import json
 import re
 import warnings
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
+from fastapi.openapi.docs import get_swagger_ui_html
 from fastapi.responses import HTMLResponse
 from PIL import Image
 from starlette.exceptions import HTTPException
@@ -27,7 +29,7 @@ from serving.batching import Batcher
 from serving.bodies import Bodies
 from serving.description import ERROR, SCHEMAS, describe, describe_predict
 from serving.inputs import parse
-from serving.limits import Limits, Refused
+from serving.limits import BUG, Limits, Refused
 from serving.weights import Weights, follow
 from utils import logger
 
@@ -39,19 +41,29 @@ PAGE = Path(__file__).with_name("page.html")
 class App(FastAPI):
     """Answers with the newest of some weights.
 
+    Args:
+        only_local: refuse requests for another host than this machine. Otherwise a web page elsewhere could have its
+            name resolved to 127.0.0.1, and then read what this server answers to the visitor's browser.
+
     Raises:
         UserError: there are no weights, or they cannot be used.
     """
 
-    def __init__(self, weights: Weights, limits: Limits, max_batch: int):
+    def __init__(self, weights: Weights, limits: Limits, max_batch: int, only_local: bool = False):
         super().__init__(
-            title="Predictions", description=ABOUT, redoc_url=None, redirect_slashes=False, lifespan=_lifespan
+            title="Predictions",
+            description=ABOUT,
+            docs_url=None,
+            redoc_url=None,
+            redirect_slashes=False,
+            lifespan=_lifespan,
         )
         # their pixels are counted before they are decoded
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-        self.weights, self.limits = weights, limits
+        self.weights, self.limits, self.only_local = weights, limits, only_local
         self.batcher = Batcher(weights.load(), limits, max_batch)
         self.bodies = Bodies(limits)
+        self.losses: list[str] = []  # what bugs ended, in words: the server should be started again
         page = PAGE.read_text(encoding="utf-8")
         headers = {"content-security-policy": policy_of(page), "referrer-policy": "no-referrer", **NO_SNIFFING}
 
@@ -60,12 +72,18 @@ class App(FastAPI):
             return HTMLResponse(page, headers=headers)
 
         @self.get("/health", summary="Whether the server answers")
-        async def health() -> dict[str, str]:
+        async def health() -> Any:
+            if self.losses:
+                return refusal(503, f"{'; '.join(self.losses)}; its log says why")
             return {"status": "ok"}
 
         @self.get("/model", summary="What was trained, and what an input looks like")
         async def model() -> dict[str, Any]:
             return describe(self.batcher.predictor, limits)
+
+        @self.get("/docs", include_in_schema=False)
+        async def docs() -> HTMLResponse:
+            return get_swagger_ui_html(openapi_url="openapi.json", title=self.title)
 
         self.add_route("/predict", self.predict, methods=["POST"], include_in_schema=False)
         self.add_exception_handler(HTTPException, self._explain)
@@ -74,9 +92,18 @@ class App(FastAPI):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """POST /predict goes past FastAPI's layers, which would take as long as a small network does."""
-        if scope["type"] != "http" or scope["path"] != "/predict" or scope["method"] != "POST":
+        if scope["type"] != "http":
             return await super().__call__(scope, receive, send)
         request = Request(scope, receive)
+        if self.only_local and not is_loopback(host := request.headers.get("host", "")):
+            expected = f"expected localhost, 127.0.0.1 or [::1], got {host:.100}"
+            return await refusal(421, f"Host: {expected}. This server is for this machine only (see --host).")(
+                scope, receive, send
+            )
+        if scope["method"] == "HEAD":  # whose answer is that to GET; uvicorn leaves out its body
+            scope = {**scope, "method": "GET"}
+        if scope["path"] != "/predict" or scope["method"] != "POST":
+            return await super().__call__(scope, receive, send)
         try:
             response = await self.predict(request)
         except Exception as error:
@@ -124,16 +151,39 @@ class App(FastAPI):
         return refusal(error.status_code, message, dict(error.headers or {}))
 
 
+def is_loopback(host: str) -> bool:
+    """Whether a Host header, or an address, means this machine."""
+    name = re.sub(r":\d*$", "", host) if host.startswith("[") or host.count(":") == 1 else host
+    if name.lower() == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(name.removeprefix("[").removesuffix("]")).is_loopback
+    except ValueError:
+        return False
+
+
+async def _watch(app: Any, work: Coroutine[Any, Any, None], loss: str) -> None:
+    """Do work that should go on until it is cancelled. If a bug ends it, the log and GET /health tell the loss."""
+    try:
+        await work
+    except Exception:
+        logger.exception("A bug, so %s:", loss)
+        app.losses.append(loss)
+
+
 @contextlib.asynccontextmanager
 async def _lifespan(app: Any) -> AsyncIterator[None]:
-    tasks = [asyncio.create_task(app.batcher.run()), asyncio.create_task(follow(app.weights, app.batcher))]
+    tasks = [
+        asyncio.create_task(_watch(app, app.batcher.run(), "the server computes nothing any more")),
+        asyncio.create_task(_watch(app, follow(app.weights, app.batcher), "the server takes no new weights any more")),
+    ]
     try:
         yield
     finally:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        app.batcher.pool.shutdown()
+        app.batcher.close()
 
 
 # ------------------------------------------------------------------------------------------- responses
@@ -166,7 +216,7 @@ async def _explain_fields(_: Request, error: Any) -> Response:
 
 
 async def _explain_bug(_: Request, __: Any) -> Response:
-    return refusal(500, "a bug in the server; its log says more")
+    return refusal(500, BUG)
 
 
 def policy_of(page: str) -> str:

@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
-from engine.predicting import Example, Predictor, Record, Unreadable
-from serving.inputs import preprocess
-from serving.limits import Limits, Refused
-from utils import UserError
+from engine.predicting import Example, Predictor, Record, Unreadable, name_of
+from serving.inputs import preprocess, preprocess_large
+from serving.limits import BUG, Limits, Refused
+from utils import UserError, logger
 
 
 class Waiting(NamedTuple):
@@ -26,68 +26,97 @@ class Waiting(NamedTuple):
 class Batcher:
     """Answers with a network, a batch at a time.
 
-    A pool of threads reads inputs. One more thread computes: whenever it is free it takes all examples that wait, up to
+    A pool of threads reads inputs, and one more thread decodes large photos, so that they neither fill the memory nor
+    keep the pool from others. Another thread computes: whenever it is free it takes all examples that wait, up to
     `max_batch`. So a request that comes alone does not wait for others, and the more requests come, the larger the
     batches. All bookkeeping happens in the event loop, without locks.
 
     Attributes:
         predictor: answers; another may take its place at any time.
         pool: for work that would keep the event loop from other requests.
+        large: decodes large photos.
+        has_ended: a bug ended `run`: nothing is computed any more.
     """
 
     def __init__(self, predictor: Predictor, limits: Limits, max_batch: int):
         self.predictor, self.limits, self.max_batch = predictor, limits, max_batch
-        self.pool = ThreadPoolExecutor(os.cpu_count(), "read")
+        num_threads = os.cpu_count() or 1
+        self.at_once = 2 * num_threads  # inputs of one request that are read at a time: enough to keep the pool busy
+        self.pool, self.large = ThreadPoolExecutor(num_threads, "read"), ThreadPoolExecutor(1, "read large")
         self.queue: deque[Waiting] = deque()
         self.arrived = asyncio.Event()
         self.num_unanswered = 0
+        self.has_ended = False
 
     async def answer(self, raws: Sequence[Any]) -> list[Record]:
-        """A record for each input, in order.
+        """A record for each input, in order. Bugs that spoil some of the inputs are told in their records.
 
         Raises:
             Refused: too many inputs wait already.
+            Exception: a bug spoilt all inputs, or ended `run`.
         """
         if self.num_unanswered and self.num_unanswered + len(raws) > self.limits.waiting:
             raise Refused(429, f"{self.num_unanswered} inputs are waiting; try again in a second")
         self.num_unanswered += len(raws)
         try:
+            turns = asyncio.Semaphore(self.at_once)  # other requests come in between
             if len(raws) == 1:
-                return [await self._answer(raws[0])]
-            return await asyncio.gather(*map(self._answer, raws))
+                return [await self._answer(raws[0], turns)]
+            answers = (self._answer(raw, turns) for raw in raws)
+            return _without_bugs(raws, await asyncio.gather(*answers, return_exceptions=True))
         finally:
             self.num_unanswered -= len(raws)
 
-    async def _answer(self, raw: Any) -> Record:
+    async def _answer(self, raw: Any, turns: asyncio.Semaphore) -> Record:
         loop, predictor = asyncio.get_running_loop(), self.predictor
-        example = await loop.run_in_executor(self.pool, preprocess, predictor, raw, self.limits)
+        async with turns:
+            example = await loop.run_in_executor(self.pool, preprocess, predictor, raw, self.limits)
+            if example is None:
+                example = await loop.run_in_executor(self.large, preprocess_large, predictor, raw, self.limits)
         if isinstance(example, Unreadable):
             return {"input": example.input, "error": example.error}
+        if self.has_ended:
+            raise RuntimeError("nothing is computed any more")
         waiting = Waiting(predictor, example, loop.create_future())
         self.queue.append(waiting)
         self.arrived.set()
         return await waiting.record
 
+    def close(self) -> None:
+        """End the threads."""
+        self.pool.shutdown()
+        self.large.shutdown()
+
     async def run(self) -> None:
         """Compute what waits, until this is cancelled."""
-        loop = asyncio.get_running_loop()
-        with ThreadPoolExecutor(1, "compute") as thread:
-            while True:
-                await self.arrived.wait()
-                self.arrived.clear()
-                while batch := self._take():
-                    examples = [waiting.example for waiting in batch]
-                    found = await loop.run_in_executor(thread, compute, batch[0].predictor, examples)
-                    for waiting, record in zip(batch, found, strict=True):
-                        if waiting.record.done():  # cancelled
-                            continue
-                        if isinstance(record, Exception):
-                            waiting.record.set_exception(record)
-                        else:
-                            waiting.record.set_result(record)
+        batch: list[Waiting] = []
+        try:
+            with ThreadPoolExecutor(1, "compute") as thread:
+                while True:
+                    await self.arrived.wait()
+                    self.arrived.clear()
+                    while batch := self._take():
+                        await self._compute(batch, thread)
+        except Exception as error:
+            self.has_ended = True
+            for waiting in (*batch, *self.queue):
+                if not waiting.record.done():
+                    waiting.record.set_exception(error)
+            raise
+
+    async def _compute(self, batch: Sequence[Waiting], thread: ThreadPoolExecutor) -> None:
+        examples = [waiting.example for waiting in batch]
+        found = await asyncio.get_running_loop().run_in_executor(thread, compute, batch[0].predictor, examples)
+        for waiting, record in zip(batch, found, strict=True):
+            if waiting.record.done():  # cancelled
+                continue
+            if isinstance(record, Exception):
+                waiting.record.set_exception(record)
+            else:
+                waiting.record.set_result(record)
 
     def _take(self) -> list[Waiting]:
-        """The examples that have waited longest, as far as the same predictor read them."""
+        """The oldest waiting examples that the same predictor has read."""
         batch: list[Waiting] = []
         if not self.queue:
             return batch
@@ -98,6 +127,19 @@ class Batcher:
                 break
             batch.append(self.queue.popleft())
         return batch
+
+
+def _without_bugs(raws: Sequence[Any], answers: Sequence[Record | BaseException]) -> list[Record]:
+    """Records in place of exceptions, which are logged. Raises the first if there is nothing else."""
+    bugs = [answer for answer in answers if isinstance(answer, BaseException)]
+    if len(bugs) == len(answers):
+        raise bugs[0]
+    for bug in bugs:
+        logger.error("An input of a request:", exc_info=bug)
+    return [
+        {"input": name_of(raw), "error": BUG} if isinstance(answer, BaseException) else answer
+        for raw, answer in zip(raws, answers, strict=True)
+    ]
 
 
 def compute(predictor: Predictor, examples: Sequence[Example]) -> list[Record | Exception]:

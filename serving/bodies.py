@@ -32,10 +32,11 @@ class Bodies:
             raise self._too_large()
         body = bytearray()
         try:
-            await asyncio.wait_for(self._receive(request, body), self.limits.seconds)
+            try:
+                await asyncio.wait_for(self._receive(request, body), self.limits.seconds)
+            except asyncio.TimeoutError:
+                raise Refused(408, f"the body did not arrive within {self.limits.seconds:g} seconds") from None
             yield body
-        except asyncio.TimeoutError:
-            raise Refused(408, f"the body did not arrive within {self.limits.seconds:g} seconds") from None
         finally:
             self.held -= len(body)
 

@@ -6,8 +6,9 @@ from __future__ import annotations
 import io
 import json
 import math
-import threading
+import re
 from typing import Any
+from urllib.parse import unquote_to_bytes
 
 from PIL import Image
 from python_multipart.exceptions import FormParserError
@@ -25,9 +26,9 @@ EXPECTED = {
 }
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP")  # Pillow reads others with the help of programs and temporary files
 LARGE = 8_000_000  # pixels; photos with more are decoded one at a time, since each takes hundreds of megabytes
+# filename*=UTF-8''a%20name.jpg (RFC 5987), which the parser drops
+EXTENDED_NAME = re.compile(rb"filename\*\s*=\s*[\w-]*'[\w-]*'([^;\s]*)", re.IGNORECASE)
 SHOWN = 100  # characters of a refused text that its record repeats
-
-_decoding_large = threading.Lock()
 
 
 def parse(body: bytearray, content_type: str, accepts: str, limits: Limits) -> list[Any]:
@@ -181,9 +182,12 @@ class _Form:
         field = options.get(b"name", b"").decode("utf-8", errors="replace")
         if field != FIELD:
             raise Refused(422, f"unknown field {field[:SHOWN] or 'without a name'}. {_expected('images')}")
-        if b"filename" not in options:
+        name = options.get(b"filename")
+        if name is None and (found := EXTENDED_NAME.search(self.disposition)):
+            name = unquote_to_bytes(found[1])
+        if name is None:
             raise Refused(422, f"the field {FIELD} holds a value, but no file. {_expected('images')}")
-        self.name = options[b"filename"].decode("utf-8", errors="replace")
+        self.name = name.decode("utf-8", errors="replace")
 
     def on_part_data(self, data: bytes, start: int, end: int) -> None:
         self.content += data[start:end]
@@ -198,20 +202,35 @@ class _Form:
 # ------------------------------------------------------------------------------------------- preprocessing
 
 
-def preprocess(predictor: Predictor, raw: Any, limits: Limits) -> Example | Unreadable:
-    """`predictor.preprocess`, after a look at the header of a photo: its format and its size."""
+def preprocess(predictor: Predictor, raw: Any, limits: Limits) -> Example | Unreadable | None:
+    """`predictor.preprocess`, after a look at the header of a photo. None for a large one: see `preprocess_large`."""
     if not isinstance(raw, Upload):
         return predictor.preprocess(raw)
+    image = open_photo(raw, limits)
+    if isinstance(image, Unreadable):
+        return image
+    return decode(predictor, raw, image) if image.width * image.height <= LARGE else None
+
+
+def preprocess_large(predictor: Predictor, upload: Upload, limits: Limits) -> Example | Unreadable:
+    """The photo is opened anew: an open WebP has memory for all its pixels, so that none should wait open."""
+    image = open_photo(upload, limits)
+    return image if isinstance(image, Unreadable) else decode(predictor, upload, image)
+
+
+def open_photo(upload: Upload, limits: Limits) -> Image.Image | Unreadable:
+    """Read the header. The image that passed the limits is the one to decode, so that no other format reads it."""
     try:
-        with Image.open(io.BytesIO(raw.content), formats=FORMATS) as image:
-            pixels = image.width * image.height
+        image = Image.open(io.BytesIO(upload.content), formats=FORMATS)
+        is_too_large = image.width * image.height > limits.pixels
     except Image.DecompressionBombError:
-        pixels = limits.pixels + 1
+        is_too_large = True
     except Exception:  # whatever is wrong in there, the file cannot be read
-        return Unreadable(raw.name, f"not a photo: expected a file in one of the formats {', '.join(FORMATS)}")
-    if pixels > limits.pixels:
-        return Unreadable(raw.name, f"too many pixels: a photo may have {limits.pixels:,}")
-    if pixels <= LARGE:
-        return predictor.preprocess(raw)
-    with _decoding_large:
-        return predictor.preprocess(raw)
+        return Unreadable(upload.name, f"not a photo: expected a file in one of the formats {', '.join(FORMATS)}")
+    if is_too_large:
+        return Unreadable(upload.name, f"too many pixels: a photo may have {limits.pixels:,}")
+    return image
+
+
+def decode(predictor: Predictor, upload: Upload, image: Image.Image) -> Example | Unreadable:
+    return predictor.preprocess(image)._replace(input=upload.name)  # an image has no name

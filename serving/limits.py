@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+BUG = "a bug in the server; its log says more"  # the error of what is not the client's fault
+
 
 class Limits(NamedTuple):
     """What is refused. A client that exceeds a limit is told which."""

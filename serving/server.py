@@ -25,13 +25,13 @@ def listen(host: str, port: int) -> socket.socket:
         # connections inherit it; without it the second half of an answer waits 40 ms for the client's acknowledgement
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return listener
-    except (OSError, OverflowError) as error:
+    except (OSError, OverflowError, UnicodeError) as error:
         number, place = getattr(error, "errno", None), f"{host}, port {port}"
         if number == errno.EADDRINUSE:
             raise UserError(f"{place}: in use by another program. Choose another --port.") from None
         if number == errno.EACCES:
             raise UserError(f"{place}: not allowed. Choose a --port from 1024 on.") from None
-        raise UserError(f"{place}: cannot be listened at ({error}). Check --host and --port.") from None
+        raise UserError(f"{place}: cannot listen here ({error}). Check --host and --port.") from None
 
 
 def run_server(app: App, listener: socket.socket) -> None:

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import io
 import json
@@ -31,6 +32,7 @@ for needed in ("fastapi", "uvicorn", "python_multipart", "httpx"):
     pytest.importorskip(needed)
 
 import uvicorn
+from starlette.requests import Request
 from starlette.testclient import TestClient
 
 from engine.predicting import About, Example, Predictor, Record
@@ -39,7 +41,7 @@ from predict import load_predictor
 from serving import inputs as serving_inputs
 from serving import weights as serving_weights
 from serving.app import App
-from serving.limits import Limits
+from serving.limits import Limits, Refused
 from serving.server import Server
 from serving.weights import Weights
 from tests.browser import MISSING, open_browser
@@ -91,7 +93,7 @@ def fake_texts(network: Callable[[Any], dict[str, np.ndarray]] | None = None, ba
 
 
 @contextlib.contextmanager
-def serving_at(app: App) -> Iterator[str]:
+def serving_at(app: Any) -> Iterator[str]:
     """The address of a server in a thread of this process."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         server = Server(uvicorn.Config(app, log_config=None, ws="none"))
@@ -251,7 +253,9 @@ def test_the_schema(images: TestClient, texts: TestClient, rows: TestClient) -> 
         assert {"/health", "/model", "/"} <= schema["paths"].keys()
     example = schema["paths"]["/predict"]["post"]["requestBody"]["content"]["application/json"]["example"]
     assert rows.post("/predict", json=example).status_code == 200
-    assert "swagger" in images.get("/docs").text
+    page = images.get("/docs").text
+    assert "swagger" in page
+    assert "'openapi.json'" in page  # relative to the path that a proxy may give the server
 
 
 # ------------------------------------------------------------------------------------------- refusals
@@ -324,6 +328,22 @@ def test_names_of_uploads_are_only_names(images: TestClient) -> None:
         assert response.json()["predictions"][0]["input"] == name.decode("utf-8", errors="replace")
 
 
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        (b"filename*=UTF-8''name.jpg", "name.jpg"),
+        (b"FileName* = utf-8'de'Zo%C3%AB%20%3B.jpg; more=1", "Zoë ;.jpg"),
+        (b"filename=\"a.jpg\"; filename*=UTF-8''b.jpg", "a.jpg"),
+    ],
+)
+def test_extended_names(images: TestClient, name: bytes, expected: str) -> None:
+    """Some clients send the name of an upload in the form for other alphabets."""
+    body, headers = as_form(photo())
+    response = images.post("/predict", content=body.replace(b'filename="a.jpg"', name), headers=headers)
+    assert response.status_code == 200
+    assert response.json()["predictions"][0]["input"] == expected
+
+
 def test_content_types(images: TestClient, texts: TestClient) -> None:
     body, headers = as_form(photo())
     refused_with(images.post("/predict", json={"inputs": ["a.jpg"]}), 415, "expected multipart/form-data")
@@ -340,6 +360,36 @@ def test_addresses(texts: TestClient) -> None:
     refused_with(response, 405, "expected POST, got GET")
     assert response.headers["allow"] == "POST"
     refused_with(texts.post("/health"), 405, "expected GET, got POST")
+
+
+@pytest.mark.parametrize("path", ["/", "/health", "/model", "/docs"])
+def test_head(texts: TestClient, path: str) -> None:
+    """The headers that GET has, for programs that only want to know whether there is an answer."""
+    response, whole = texts.head(path), texts.get(path)
+    assert response.status_code == 200
+    assert response.headers == whole.headers
+    assert response.content == b""
+
+
+def test_hosts() -> None:
+    """A page of another site whose name leads to this machine cannot ask a server that is for this machine only."""
+    local, open_to_all = (App(Weights(Path("fake"), fake_texts), Limits(), 64, only) for only in (True, False))
+    ours = ["localhost", "localhost:8000", "LOCALHOST:1", "127.0.0.1", "127.0.0.1:8000", "[::1]", "[::1]:8000"]
+    others = ["evil.example", "evil.example:8000", "127.0.0.1.evil.example", "localhost.evil.example:80", "10.0.0.1:80"]
+    with open_client(local) as client:
+        for host in ours:
+            assert client.get("/model", headers={"Host": host}).status_code == 200, host
+            response = client.post("/predict", json={"inputs": ["a"]}, headers={"Host": host})
+            assert response.status_code == 200, host
+        for host in [*others, "", "[::1", "::2", "x" * 1000]:
+            for path in ("/", "/model", "/docs", "/nowhere"):
+                refused_with(client.get(path, headers={"Host": host}), 421, "Host: expected localhost", host[:100])
+            response = client.post("/predict", json={"inputs": ["a"]}, headers={"Host": host})
+            refused_with(response, 421, "Host: expected localhost", host[:100])
+    with open_client(open_to_all) as client:
+        for host in ours + others:
+            response = client.post("/predict", json={"inputs": ["a"]}, headers={"Host": host})
+            assert response.status_code == 200, host
 
 
 def test_an_address_that_is_added_refuses_in_the_same_shape() -> None:
@@ -387,6 +437,31 @@ def test_bodies_that_together_are_too_large() -> None:
         assert app.bodies.held == 0
 
 
+def test_a_body_that_does_not_arrive(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only the body has a time limit: whatever else runs out of time is a bug."""
+    app = App(Weights(Path("fake"), fake_texts), Limits(seconds=0.01), 64)
+
+    async def receive() -> Any:
+        await asyncio.sleep(30)
+
+    async def read() -> None:
+        scope = {"type": "http", "method": "POST", "path": "/predict", "headers": []}
+        async with app.bodies.read(Request(scope, receive)):
+            pytest.fail("a body")
+
+    with pytest.raises(Refused, match="did not arrive within"):
+        asyncio.run(read())
+
+    async def answer(_: Any) -> Any:
+        raise asyncio.TimeoutError
+
+    monkeypatch.setattr(app.batcher, "answer", answer)
+    app.bodies.limits = Limits()
+    with open_client(app) as client:
+        refused_with(client.post("/predict", json={"inputs": ["a"]}), 500, "a bug in the server")
+    assert app.bodies.held == 0
+
+
 def test_a_text_that_is_too_long(texts: TestClient) -> None:
     long = "x" * 1001
     response = texts.post("/predict", json={"inputs": [long, ["a"] * 600, "fine", {"a": 1}]})
@@ -418,6 +493,25 @@ def test_other_formats_of_pillow_are_refused(images: TestClient) -> None:
         refused_with(images.post("/predict", **form(content)), 422, "not a photo")
 
 
+def test_what_is_decoded_is_what_passed_the_limits(images: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pillow may know other formats that claim the same file; none of them gets to read it."""
+    opened = []
+
+    def accept(prefix: bytes) -> bool:
+        return prefix.startswith(b"\x89PNG")
+
+    def claim(file: Any, name: Any) -> Any:
+        opened.append(file)
+        raise SyntaxError("not for uploads")
+
+    monkeypatch.setitem(Image.OPEN, "OTHER", (claim, accept))
+    monkeypatch.setattr(Image, "ID", ["OTHER", *Image.ID])
+    response = images.post("/predict", **form(photo(format="PNG")))
+    assert response.status_code == 200
+    assert response.json()["predictions"][0]["input"] == "0.jpg"
+    assert opened == []
+
+
 def test_large_photos_are_decoded_one_at_a_time(images: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(serving_inputs, "LARGE", 1000)
     together, most = 0, 0
@@ -435,6 +529,65 @@ def test_large_photos_are_decoded_one_at_a_time(images: TestClient, monkeypatch:
     monkeypatch.setattr(predictor, "preprocess", preprocess)
     assert images.post("/predict", **form(*[photo((60, 60))] * 8)).status_code == 200
     assert most == 1
+
+
+@contextlib.contextmanager
+def posting(client: TestClient, **request: Any) -> Iterator[list[Any]]:
+    """Post meanwhile; at the end of the block wait for the response, which the list then holds."""
+    responses: list[Any] = []
+    thread = threading.Thread(target=lambda: responses.append(client.post("/predict", **request)))
+    thread.start()
+    try:
+        yield responses
+    finally:
+        thread.join()
+
+
+def test_a_small_photo_does_not_wait_for_large_ones(images: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(serving_inputs, "LARGE", 1000)
+    predictor = images.app.batcher.predictor  # type: ignore[attr-defined]
+    real, began, go = predictor.preprocess, threading.Event(), threading.Event()
+
+    def preprocess(image: Any) -> Any:
+        if image.width == 60:
+            began.set()
+            assert go.wait(30)
+        return real(image)
+
+    monkeypatch.setattr(predictor, "preprocess", preprocess)
+    with posting(images, **form(*[photo((60, 60))] * 64)) as large:
+        assert began.wait(30)
+        with posting(images, **form(photo((20, 20)))) as small:
+            end = time.monotonic() + 20
+            while not small and time.monotonic() < end:
+                time.sleep(0.01)
+            is_answered = bool(small)
+            go.set()
+    assert is_answered
+    assert small[0].status_code == large[0].status_code == 200
+
+
+def test_one_request_does_not_fill_the_pool_before_others() -> None:
+    """Of its many inputs only some are read at a time, so that an input of another request is read soon."""
+    app = App(Weights(Path("fake"), fake_texts), Limits(), 64)
+    go, read = threading.Event(), []
+    real = app.batcher.predictor.preprocess
+
+    def preprocess(raw: Any) -> Any:
+        assert go.wait(30)
+        read.append(raw)
+        return real(raw)
+
+    app.batcher.predictor.preprocess = preprocess  # type: ignore[method-assign]
+    with open_client(app) as client, posting(client, json={"inputs": ["many"] * 64}):
+        while app.batcher.num_unanswered < 64:
+            time.sleep(0.01)
+        with posting(client, json={"inputs": ["one"]}):
+            while app.batcher.num_unanswered < 65:
+                time.sleep(0.01)
+            go.set()
+    assert len(read) == 65
+    assert read.index("one") <= 2 * app.batcher.at_once
 
 
 class Writes:
@@ -555,6 +708,63 @@ def test_a_bug_spoils_its_own_request_only(caplog: pytest.LogCaptureFixture) -> 
         assert client.post("/predict", json={"inputs": ["fine"]}).status_code == 200
 
 
+def test_a_bug_spoils_its_own_input_only(caplog: pytest.LogCaptureFixture) -> None:
+    """The other inputs of its request are answered, unless it has no others."""
+    app = App(Weights(Path("fake"), fake_texts), Limits(), 64)
+    with open_client(app) as client:
+        response = client.post("/predict", json={"inputs": ["fine", "fail", ["fail"], ""]})
+        assert response.status_code == 200
+        fine, bad, words, empty = response.json()["predictions"]
+        assert "prediction" in fine
+        assert bad == {"input": "fail", "error": "a bug in the server; its log says more"}
+        assert "a bug in the server" in words["error"]
+        assert empty["error"] == "no words in it"
+        assert caplog.text.count("RuntimeError: a bug") == 2
+        refused_with(client.post("/predict", json={"inputs": ["fail", "fail"]}), 500, "a bug in the server")
+        assert caplog.text.count("RuntimeError: a bug") == 3
+
+
+@pytest.mark.parametrize("where", ["_take", "_compute"])
+def test_a_bug_that_ends_computing(where: str, monkeypatch: pytest.MonkeyPatch, caplog: Any) -> None:
+    """No request waits for ever, and whoever asks for the server's health learns of it."""
+    app = App(Weights(Path("fake"), fake_texts), Limits(), 64)
+
+    def fail(*_: Any) -> None:
+        raise RuntimeError("a bug in batches")
+
+    async def answer(raws: Any) -> Any:
+        try:
+            return await asyncio.wait_for(real(raws), 20)
+        except asyncio.TimeoutError:
+            raise Refused(504, "a request waits for ever") from None
+
+    real = app.batcher.answer
+    monkeypatch.setattr(app.batcher, "answer", answer)
+    with open_client(app) as client:
+        assert client.get("/health").status_code == 200
+        monkeypatch.setattr(app.batcher, where, fail)
+        for inputs in (["a"], ["b", "c"]):
+            refused_with(client.post("/predict", json={"inputs": inputs}), 500, "a bug in the server")
+        refused_with(client.get("/health"), 503, "computes nothing any more")
+    assert "RuntimeError: a bug in batches" in caplog.text
+    assert "A bug, so the server computes nothing any more" in caplog.text
+
+
+def test_a_bug_that_ends_the_watch_for_new_weights(monkeypatch: pytest.MonkeyPatch, caplog: Any) -> None:
+    """The weights that are there go on answering."""
+    monkeypatch.setattr(serving_weights, "SECONDS", 0.01)
+    weights = Weights(Path("fake"), fake_texts)
+    app = App(weights, Limits(), 64)
+    monkeypatch.setattr(weights, "load_if_new", lambda: 1 / 0)
+    with open_client(app) as client:
+        end = time.monotonic() + 20
+        while client.get("/health").status_code == 200:
+            assert time.monotonic() < end
+        refused_with(client.get("/health"), 503, "takes no new weights")
+        assert client.post("/predict", json={"inputs": ["a"]}).status_code == 200
+    assert "ZeroDivisionError" in caplog.text
+
+
 def test_an_answer_that_is_no_number() -> None:
     """NaN is no JSON. The network's answer, not the request, is at fault, but only another input helps."""
     app = App(Weights(Path("fake"), fake_texts), Limits(), 64)
@@ -648,8 +858,9 @@ def test_what_a_user_can_put_right(trained: Path, tmp_path: Path, monkeypatch: p
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
         refused(run("serve", "--model_dir", trained, "--port", port), f"127.0.0.1, port {port}: in use", "--port")
-    refused(run("serve", "--model_dir", trained, "--port", 70_000), "port 70000: cannot be listened at")
+    refused(run("serve", "--model_dir", trained, "--port", 70_000), "port 70000: cannot listen here")
     refused(run("serve", "--model_dir", trained, "--host", "no.such.host.invalid"), "Check --host")
+    refused(run("serve", "--model_dir", trained, "--host", "x" * 64 + ".org"), "cannot listen here", "Check --host")
     refused(run("serve", "--model_dir", write_params(tmp_path / "new"), "--port", 0), "no best weights", "train.py")
     refused(run("serve", "--weights", tmp_path / "none.pt", "--port", 0), "none.pt: no such")
     assert run("serve", "--max_batch", 0).status == 2
@@ -687,6 +898,17 @@ def serve() -> Iterator[Callable[..., tuple[subprocess.Popen[str], int]]]:
     for process in started:
         process.kill()
         process.communicate()
+
+
+def test_only_this_machine_by_default(trained: Path, serve: Any) -> None:
+    _, port = serve(trained)
+    request = urllib.request.Request(f"http://127.0.0.1:{port}/health", headers={"Host": f"evil.example:{port}"})
+    with pytest.raises(urllib.error.HTTPError, match="421"):
+        urllib.request.urlopen(request, timeout=30)
+    request = urllib.request.Request(f"http://127.0.0.1:{port}/health", method="HEAD")
+    with urllib.request.urlopen(request, timeout=30) as response:
+        assert response.status == 200
+        assert response.read() == b""
 
 
 def half_a_request(port: int) -> tuple[socket.socket, bytes]:
@@ -787,10 +1009,61 @@ def test_the_page_talks_to_nobody_else(texts: TestClient) -> None:
     assert policy.count("'sha256-") == 2
     assert "unsafe" not in policy
     assert not re.search(r"(src|href)=.?(https?:)?//", response.text)
+    # a proxy may give the server a path: no address begins at the root
+    assert not re.search(r"""((src|href)=.?|fetch\(.)/""", response.text)
+    assert "loaded from the internet" in response.text
+
+
+in_a_browser = pytest.mark.skipif(
+    bool(MISSING), reason=f"no {' and no '.join(MISSING)}: the page is not tried in a browser"
+)
+
+DELAYED = """
+  const real = window.fetch;
+  let go, count = 0;
+  const allowed = new Promise(resolve => { go = resolve; });
+  window.go = go;
+  window.fetch = async (...words) => {
+    const response = await real(...words), isFirst = count++ === 0;
+    if (isFirst) await allowed;
+    const answer = await response.json();
+    if (isFirst) window.late = true;
+    return {json: async () => answer};
+  };
+"""
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(bool(MISSING), reason=f"no {' and no '.join(MISSING)}: the page is not tried in a browser")
+@in_a_browser
+def test_the_page_behind_a_proxy_shows_the_last_answer() -> None:
+    """The server has a path there. An answer that comes after the answer to a later question is not shown."""
+    app = App(Weights(Path("fake"), fake_texts), Limits(), 64)
+
+    async def proxy(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "http":
+            path = scope["path"]
+            assert path.startswith("/tagger/"), path
+            scope = {**scope, "path": path.removeprefix("/tagger")}
+        await app(scope, receive, send)
+
+    with open_browser() as browser, serving_at(proxy) as url:
+        browser.open(url + "/tagger/")
+        browser.find("textarea")
+        browser.run(DELAYED)
+        browser.type("textarea", "Anna")
+        browser.click("button")
+        browser.type("textarea", " met Zoë")
+        browser.click("button")
+        assert "2 per in 3 words" in browser.text(".found")
+        browser.run("window.go()")
+        end = time.monotonic() + 20
+        while not browser.run("return window.late === true"):
+            assert time.monotonic() < end
+        assert "2 per in 3 words" in browser.text(".found")
+
+
+@pytest.mark.slow
+@in_a_browser
 def test_the_page_in_a_browser(trained: Path, table: Path, tmp_path: Path) -> None:
     """A person sees an answer for a photo, a text and a row, and errors in words."""
     draw_photo(tmp_path / "sign.jpg", 1)
