@@ -71,17 +71,17 @@ def what_is_wrong(error: Exception) -> str:
 
 
 class Upload(NamedTuple):
-    """A file that has no path here."""
+    """A file that has no path here. `formats`: those of Pillow that may read it; None: all."""
 
     name: str
     content: bytes
+    formats: tuple[str, ...] | None = None
 
 
 class ImageProcessing(Processing):
     """Photos -> pixels of the built size, exactly as build_dataset.py and the data loader make them."""
 
     accepts = "images"
-    formats: tuple[str, ...] | None = None  # of Pillow, that are read; None: all
     about = (
         "A photo is made upright and squeezed to a square of data.image_size pixels (bilinear, antialiased)."
         " Transparent pixels become white. The network does the normalisation."
@@ -108,11 +108,11 @@ class ImageProcessing(Processing):
     def preprocess(self, raw: Any) -> Example:
         """A path, bytes, an Upload, a PIL image, or an array, height x width x 3 -> size x size x 3, uint8."""
         size = self.params.data.image_size
-        name, source = str(raw), raw
+        name, source, formats = str(raw), raw, None
         if not isinstance(raw, str | Path | Upload | bytes | Image.Image | np.ndarray):
             raise UserError("expected the path of an image, its bytes, a PIL image, or an array")
         if isinstance(raw, Upload):
-            name, source = raw.name, io.BytesIO(raw.content)
+            name, source, formats = raw.name, io.BytesIO(raw.content), raw.formats
         elif isinstance(raw, bytes):
             name, source = "bytes", io.BytesIO(raw)
         elif isinstance(raw, Image.Image | np.ndarray):
@@ -123,7 +123,7 @@ class ImageProcessing(Processing):
             if isinstance(raw, Image.Image):
                 raw.load()  # at its full size: `shrink` would change an image that is not loaded
                 return Example(name, as_built(raw, size))
-            with Image.open(source, formats=self.formats) as image:
+            with Image.open(source, formats=formats) as image:
                 return Example(name, as_built(image, size))
         except Exception as error:  # whatever is wrong in there, the file cannot be read
             raise UserError(what_is_wrong(error)) from None

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 from engine.predicting import Example, Predictor, Record, Unreadable, name_of
-from serving.inputs import preprocess, preprocess_large
+from serving.inputs import preprocess
 from serving.limits import BUG, Limits, Refused
 from utils import UserError, logger
 
@@ -72,7 +72,7 @@ class Batcher:
         async with turns:
             example = await loop.run_in_executor(self.pool, preprocess, predictor, raw, self.limits)
             if example is None:
-                example = await loop.run_in_executor(self.large, preprocess_large, predictor, raw, self.limits)
+                example = await loop.run_in_executor(self.large, predictor.preprocess, raw)
         if isinstance(example, Unreadable):
             return {"input": example.input, "error": example.error}
         if self.has_ended:

@@ -193,7 +193,7 @@ class _Form:
         self.content += data[start:end]
 
     def on_part_end(self) -> None:
-        self.uploads.append(Upload(self.name, bytes(self.content)))
+        self.uploads.append(Upload(self.name, bytes(self.content), FORMATS))
 
     def on_end(self) -> None:
         self.is_whole = True
@@ -203,34 +203,26 @@ class _Form:
 
 
 def preprocess(predictor: Predictor, raw: Any, limits: Limits) -> Example | Unreadable | None:
-    """`predictor.preprocess`, after a look at the header of a photo. None for a large one: see `preprocess_large`."""
+    """`predictor.preprocess`, after a look at the header of a photo. None for a large one, which is left to decode."""
     if not isinstance(raw, Upload):
         return predictor.preprocess(raw)
-    image = open_photo(raw, limits)
-    if isinstance(image, Unreadable):
-        return image
-    return decode(predictor, raw, image) if image.width * image.height <= LARGE else None
+    pixels = count_pixels(raw, limits)
+    if isinstance(pixels, Unreadable):
+        return pixels
+    return predictor.preprocess(raw) if pixels <= LARGE else None
 
 
-def preprocess_large(predictor: Predictor, upload: Upload, limits: Limits) -> Example | Unreadable:
-    """The photo is opened anew: an open WebP has memory for all its pixels, so that none should wait open."""
-    image = open_photo(upload, limits)
-    return image if isinstance(image, Unreadable) else decode(predictor, upload, image)
-
-
-def open_photo(upload: Upload, limits: Limits) -> Image.Image | Unreadable:
-    """Read the header. The image that passed the limits is the one to decode, so that no other format reads it."""
+def count_pixels(upload: Upload, limits: Limits) -> int | Unreadable:
+    """Read the header of a photo."""
     try:
-        image = Image.open(io.BytesIO(upload.content), formats=FORMATS)
-        is_too_large = image.width * image.height > limits.pixels
+        with Image.open(io.BytesIO(upload.content), formats=upload.formats) as image:
+            pixels = image.width * image.height
     except Image.DecompressionBombError:
-        is_too_large = True
+        pixels = limits.pixels + 1
     except Exception:  # whatever is wrong in there, the file cannot be read
         return Unreadable(upload.name, f"not a photo: expected a file in one of the formats {', '.join(FORMATS)}")
-    if is_too_large:
-        return Unreadable(upload.name, f"too many pixels: a photo may have {limits.pixels:,}")
-    return image
-
-
-def decode(predictor: Predictor, upload: Upload, image: Image.Image) -> Example | Unreadable:
-    return predictor.preprocess(image)._replace(input=upload.name)  # an image has no name
+    return (
+        pixels
+        if pixels <= limits.pixels
+        else Unreadable(upload.name, f"too many pixels: a photo may have {limits.pixels:,}")
+    )
