@@ -28,7 +28,7 @@ For building data sets and reporting on them:
     pictures     matplotlib, imported when the first picture is drawn
 
 For predicting; only those marked so import torch:
-    predicting   raw inputs -> records (Processing, Predictor)
+    predicting   raw inputs -> records (Processing, Predictor); answers: outputs -> records
     images, rows, texts    raw inputs of the usual kinds, and how they become what a network takes
     predictions  records -> lines for a person, JSON, CSV
     torch_network, onnx_network    what answers: a checkpoint, with torch; an exported file

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import math
 import os
 import queue
 import threading
@@ -18,11 +17,21 @@ from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 
+from engine.answers import (
+    NOT_FINITE,
+    Record,
+    as_text,
+    bold,
+    class_records,
+    is_finite,
+    kept,
+    number_records,
+    target_names,
+)
 from engine.params import JsonFile
 from engine.tasks import Task, Tasks
 from utils import UserError
 
-Record = dict[str, Any]
 Arrays = np.ndarray | dict[str, np.ndarray]
 
 WINDOW = 32  # batches whose inputs are read, and sorted by length, together
@@ -171,112 +180,6 @@ class Processing(ABC):
         return row
 
 
-OURS = ("prediction", "probability", "error")  # columns of a CSV file of answers
-
-
-def kept(row: Mapping[str, Any]) -> dict[str, Any]:
-    """The columns of an input, beside which ours find room."""
-    return {f"input {name}" if name in OURS else name: value for name, value in row.items()}
-
-
-def is_unicode(text: str) -> bool:
-    """Whether a text can be encoded: it has no surrogates, which stand for bytes that could not be decoded."""
-    return text.isascii() or not any("\ud800" <= char <= "\udfff" for char in text)
-
-
-def bold(text: str, color: bool) -> str:
-    return f"\033[1m{text}\033[0m" if color else text
-
-
-def made_up_word(rng: np.random.Generator, longest: int) -> str:
-    """1 to `longest` letters."""
-    return "".join(rng.choice(list("abcdefghijklmnopqrstuvwxyz"), rng.integers(1, longest + 1)))
-
-
-def as_text(value: Any) -> str:
-    """A value of a record as a person, or a cell of a CSV file, shows it."""
-    if isinstance(value, Mapping):
-        return ", ".join(f"{name} {as_text(part)}" for name, part in value.items())
-    if isinstance(value, list | tuple):
-        return ", ".join(map(as_text, value))
-    return f"{value:.6g}" if isinstance(value, float) else str(value)
-
-
-# --------------------------------------------------------------------------------------------- records
-
-
-def class_records(scores: np.ndarray, classes: Sequence[str], top: int = 1) -> list[Record]:
-    """The class with the largest score, and its probability.
-
-    Args:
-        scores: batch_size x num_classes logits or log-probabilities.
-        top: if more than 1, `probabilities` holds the `top` most probable classes, the most probable first.
-    """
-    probabilities = softmax(scores)
-    if top <= 1:
-        best = scores.argmax(axis=1)
-        chosen = probabilities[np.arange(len(best)), best].tolist()
-        return [
-            {"prediction": classes[index], "probability": probability}
-            for index, probability in zip(best.tolist(), chosen, strict=True)
-        ]
-    order = (-scores).argsort(axis=1, kind="stable")[:, :top]
-    rows = np.take_along_axis(probabilities, order, axis=1)
-    return [
-        {
-            "prediction": classes[indices[0]],
-            "probability": row[0],
-            "probabilities": {classes[index]: p for index, p in zip(indices, row, strict=True)},
-        }
-        for indices, row in zip(order.tolist(), rows.tolist(), strict=True)
-    ]
-
-
-def softmax(scores: np.ndarray) -> np.ndarray:
-    with np.errstate(invalid="ignore"):  # of infinite scores; `is_finite` finds them
-        powers = np.exp(scores - scores.max(axis=-1, keepdims=True))
-    return powers / powers.sum(axis=-1, keepdims=True)
-
-
-def label_records(logits: np.ndarray, labels: Sequence[str]) -> list[Record]:
-    """The labels with a probability over one half; the probability that just these apply, were labels independent.
-
-    Args:
-        logits: batch_size x num_labels.
-    """
-    p = np.exp(-np.logaddexp(0, -logits.astype(np.float64)))  # the logistic function, without overflow
-    applies = logits > 0
-    of_set = np.where(applies, p, 1 - p).prod(axis=1).tolist()
-    return [
-        {
-            "prediction": [label for label, is_set in zip(labels, flags, strict=True) if is_set],
-            "probability": probability,
-            "probabilities": dict(zip(labels, row, strict=True)),
-        }
-        for row, flags, probability in zip(p.tolist(), applies.tolist(), of_set, strict=True)
-    ]
-
-
-def target_names(data: Any, count: int) -> list[str]:
-    """What the numbers that a network predicts are called: `label_columns` of the data, if it has them."""
-    return getattr(data, "label_columns", None) or [f"target {i + 1}" for i in range(count)]
-
-
-def number_records(
-    outputs: np.ndarray, targets: Sequence[str], mean: Sequence[float], std: Sequence[float]
-) -> list[Record]:
-    """The predicted number, or with several targets a dict of them. A number comes without a probability.
-
-    Args:
-        outputs: batch_size x num_targets standardised numbers.
-        mean, std: what they were standardised with.
-    """
-    numbers = (outputs * np.array(std, np.float32) + np.array(mean, np.float32)).tolist()
-    if len(targets) == 1:
-        return [{"prediction": row[0], "probability": None} for row in numbers]
-    return [{"prediction": dict(zip(targets, row, strict=True)), "probability": None} for row in numbers]
-
-
 # ------------------------------------------------------------------------------------------- predicting
 
 
@@ -417,16 +320,6 @@ def as_they_come(inputs: Iterable[Any], size: int) -> Iterator[list[Any]]:
             raise item
         if item is None:
             return
-
-
-NOT_FINITE = "the network's answer is not a number: a value is missing, or too far from what it was trained on"
-
-
-def is_finite(record: Record) -> bool:
-    """Whether the numbers of a record are numbers; with an infinite input they need not be."""
-    prediction = record["prediction"]
-    numbers = [record["probability"], *(prediction.values() if isinstance(prediction, dict) else [prediction])]
-    return all(math.isfinite(number) for number in numbers if isinstance(number, float))
 
 
 def name_of(raw: Any) -> Any:

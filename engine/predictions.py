@@ -12,7 +12,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TextIO
 
-from engine.predicting import Processing, Record, as_text, is_unicode, kept
+from engine.answers import Record, as_text, is_unicode, kept
+from engine.predicting import Processing
 from utils import UserError, check_writable, logger, whole_file
 
 FORMATS = ("text", "jsonl", "csv", "conll")

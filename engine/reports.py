@@ -14,10 +14,10 @@ import torch
 from tabulate import tabulate
 from torch.utils.data import DataLoader
 
+from engine.answers import Record, target_names
 from engine.loaders import order_of
 from engine.metrics import class_scores, confusion, count_errors, mae, r2, rmse
 from engine.pictures import draw_confusion_matrix
-from engine.predicting import Record, target_names
 from engine.tasks import Task
 from engine.torch_network import answers_of, to_arrays
 from utils import write_atomically

@@ -12,8 +12,9 @@ from typing import IO, Any
 
 import numpy as np
 
+from engine.answers import is_unicode
 from engine.params import did_you_mean
-from engine.predicting import Arrays, Example, Options, Processing, Unreadable, is_unicode, made_up_word
+from engine.predicting import Arrays, Example, Options, Processing, Unreadable, made_up_word
 from engine.tables import DELIMITERS, Row, Table, find_delimiter, is_empty, is_number
 from utils import UserError
 

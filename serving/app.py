@@ -24,7 +24,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from engine.predicting import NOT_FINITE, Record
+from engine.answers import NOT_FINITE, Record
 from serving.batching import Batcher
 from serving.bodies import Bodies
 from serving.description import ERROR, SCHEMAS, describe, describe_predict

@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
-from engine.predicting import Example, Predictor, Record, Unreadable, name_of
+from engine.answers import Record
+from engine.predicting import Example, Predictor, Unreadable, name_of
 from serving.inputs import preprocess
 from serving.limits import BUG, Limits, Refused
 from utils import UserError, logger

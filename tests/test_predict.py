@@ -21,8 +21,9 @@ import torch
 from PIL import Image
 
 import engine.predicting as predicting
+from engine.answers import NOT_FINITE, class_records, label_records, number_records
 from engine.images import Upload, encode, shrink
-from engine.predicting import Processing, class_records, label_records, number_records
+from engine.predicting import Processing
 from engine.rows import read_rows
 from model.sequence_tagging.predict import MOST_WORDS
 from model.sequence_tagging.tokenizer import Tokenizer
@@ -426,7 +427,7 @@ def test_rows_that_cannot_be_read(row_model: Path, tmp_path: Path) -> None:
         f"{tmp_path / 'a.csv'}, line 4: 1 cells, expected 2",
         f"{tmp_path / 'a.csv'}, line 5: not UTF-8",
         f"{tmp_path / 'a.csv'}, line 6: ',' expected after '\"'. Is a quotation mark left open?",
-        predicting.NOT_FINITE,
+        NOT_FINITE,
         "",
     ]
     assert not recorded

@@ -35,7 +35,8 @@ import uvicorn
 from starlette.requests import Request
 from starlette.testclient import TestClient
 
-from engine.predicting import About, Example, Predictor, Record
+from engine.answers import Record
+from engine.predicting import About, Example, Predictor
 from engine.texts import TextProcessing
 from predict import load_predictor
 from serving import inputs as serving_inputs

@@ -9,7 +9,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from engine.predicting import Example, Options, Record, Unreadable, bold, is_unicode, made_up_word
+from engine.answers import Record, bold, is_unicode
+from engine.predicting import Example, Options, Unreadable, made_up_word
 from engine.texts import TextProcessing, read_lines
 from utils import UserError
 

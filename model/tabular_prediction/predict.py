@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from engine.predicting import Record, label_records
+from engine.answers import Record, label_records
 from engine.rows import RowProcessing
 from engine.tables import Columns, Table
 
