@@ -113,11 +113,6 @@ def bold(text: str, color: bool) -> str:
     return f"\033[1m{text}\033[0m" if color else text
 
 
-def made_up_word(rng: np.random.Generator, longest: int) -> str:
-    """1 to `longest` letters."""
-    return "".join(rng.choice(list("abcdefghijklmnopqrstuvwxyz"), rng.integers(1, longest + 1)))
-
-
 def as_text(value: Any) -> str:
     """A value of a record as a person, or a cell of a CSV file, shows it."""
     if isinstance(value, Mapping):

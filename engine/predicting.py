@@ -180,6 +180,11 @@ class Processing(ABC):
         return row
 
 
+def made_up_word(rng: np.random.Generator, longest: int) -> str:
+    """1 to `longest` letters."""
+    return "".join(rng.choice(list("abcdefghijklmnopqrstuvwxyz"), rng.integers(1, longest + 1)))
+
+
 # ------------------------------------------------------------------------------------------- predicting
 
 
