@@ -415,3 +415,26 @@ def test_bags_of_embeddings_are_replaced() -> None:
     flat, offsets = torch.arange(6), torch.tensor([0, 4])
     assert torch.equal(replaced[0](flat, offsets), net[0](flat, offsets))
     assert isinstance(net[0], nn.EmbeddingBag)
+
+
+@pytest.mark.parametrize("char_features", ["lstm", "cnn"])
+def test_a_tagger_with_everything(tagger: Callable[..., Path], tmp_path: Path, char_features: str) -> None:
+    """Characters, both directions, two layers, and the CRF, whose loops become loops of the graph."""
+    params = {
+        "crf": True,
+        "bidirectional": True,
+        "num_layers": 2,
+        "char_features": char_features,
+        "precision": "float32",
+    }
+    model_dir = tagger("everything", num_epochs=1, **params)
+    train_ok(model_dir)
+    result = run("export", "--model_dir", model_dir)
+    assert result.status == 0, result.err
+    sentences = ["Kila", "Kila Welski left Washington .", "", "of " * 60]
+    theirs, ours = (load_predictor(place)(sentences) for place in (model_dir / "model.onnx", model_dir))
+    assert [record.get("prediction") for record in theirs] == [record.get("prediction") for record in ours]
+    for one, other in zip(theirs, ours, strict=True):
+        if "error" not in one:
+            assert one["probability"] == pytest.approx(other["probability"], abs=1e-4)
+            assert one["tag_probabilities"] == pytest.approx(other["tag_probabilities"], abs=2e-4)

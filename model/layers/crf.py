@@ -88,7 +88,8 @@ def score_of(logits: Tensor, tags: Tensor, lengths: Tensor, transition: Tensor, 
     steps = torch.arange(logits.shape[1], device=logits.device)
     tags = tags.clamp(min=0)  # padding, whose value does not matter
     at_words = logits.gather(2, tags.unsqueeze(2)).squeeze(2)  # batch_size x length
-    between = transition[tags[:, :-1], tags[:, 1:]]  # batch_size x length-1
+    # one index in place of two, of which torch's exporter makes a graph that fails for sentences of one word
+    between = transition.flatten()[tags[:, :-1] * transition.shape[0] + tags[:, 1:]]  # batch_size x length-1
     last_tag = tags.gather(1, (lengths - 1).unsqueeze(1)).squeeze(1)  # batch_size
     return (
         first[tags[:, 0]]
