@@ -96,7 +96,9 @@ class ImageProcessing(Processing):
             raise UserError("Which images? Expected files, folders, patterns such as 'photos/*.jpg', or - for stdin.")
         for word in words:
             if word == "-":
-                yield Upload("-", sys.stdin.buffer.read())
+                # not sys.stdin: a thread that still waits for it when the command is stopped would crash Python
+                with open(sys.stdin.fileno(), "rb", closefd=False) as stdin:
+                    yield Upload("-", stdin.read())
             elif os.path.exists(word) or not glob.has_magic(word):
                 yield from files_of(Path(word))
             elif found := sorted(glob.glob(word, recursive=True)):

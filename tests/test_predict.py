@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import csv
-import io
 import json
 import math
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -108,8 +109,9 @@ def test_what_cannot_be_read_is_named_in_its_place(trained: Path, tmp_path: Path
 def test_one_on_stdin(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     draw_photo(tmp_path / "a.jpg", 2)
     expected = read_jsonl(predict_images(trained, tmp_path / "a.jpg", "--format", "jsonl").out)
-    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO((tmp_path / "a.jpg").read_bytes())))
-    result = predict_images(trained, "-", "--format", "jsonl")
+    with open(tmp_path / "a.jpg", "rb") as file:
+        monkeypatch.setattr(sys, "stdin", file)
+        result = predict_images(trained, "-", "--format", "jsonl")
     assert read_jsonl(result.out) == [{**expected[0], "input": "-"}]
 
 
@@ -400,6 +402,33 @@ def test_live_inputs_do_not_wait_for_others(row_model: Path) -> None:
         assert f"size {i}, town Kent" in process.stdout.readline()
     process.stdin.close()
     assert process.wait(60) == 0
+
+
+# run predict.py, and say when it begins to wait for stdin
+WAITING = """
+import engine.predicting, predict
+real = engine.predicting.as_they_come
+def waiting(*arguments):
+    print("WAITING", flush=True)
+    return real(*arguments)
+engine.predicting.as_they_come = waiting
+predict.run_command(predict.main)
+"""
+
+
+@pytest.mark.parametrize("kind", ["images", "texts"])
+def test_stopped_while_it_waits_for_stdin(trained: Path, text_model: Path, kind: str) -> None:
+    model = {"images": trained, "texts": text_model}[kind]
+    command = [sys.executable, "-c", WAITING, "--model_dir", str(model), "-"]
+    process = subprocess.Popen(
+        command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "WAITING\n"
+    time.sleep(0.5)  # until its thread does
+    process.send_signal(signal.SIGINT)
+    status = process.wait(60)  # with its stdin open
+    assert (status, process.communicate()[1].strip()) == (130, "Stopped by SIGINT.")
 
 
 def test_an_error_of_a_live_stream_is_raised() -> None:
