@@ -106,7 +106,11 @@ def kept(row: Mapping[str, Any]) -> dict[str, Any]:
 
 def is_unicode(text: str) -> bool:
     """Whether a text can be encoded: it has no surrogates, which stand for bytes that could not be decoded."""
-    return text.isascii() or not any("\ud800" <= char <= "\udfff" for char in text)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def bold(text: str, color: bool) -> str:

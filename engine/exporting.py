@@ -11,7 +11,6 @@ import statistics
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from engine.checkpoints import load_checkpoint, save_weights
-from engine.onnx_network import INSTALL, SINGLE, VERSION, OnnxNetwork, is_sealed, sealed
+from engine.onnx_network import INSTALL, SINGLE, VERSION, OnnxNetwork, is_sealed, named, sealed
 from engine.predicting import Arrays, Processing
 from engine.torch_network import Restored, TorchNetwork, answers_of, to_tensors
 from utils import UserError, check_writable, write_atomically
@@ -73,9 +72,8 @@ def check_installed() -> None:
 
 def export_torch(trained: Restored, path: Path) -> None:
     """Write the weights, and what else a prediction needs. The state of the optimizer stays behind."""
-    about = {name: value for name, value in asdict(trained.about).items() if name != "path"}
     kept = {name: trained.checkpoint[name] for name in ("state_dict", "params", "data")}
-    save_weights({**kept, **about}, path)
+    save_weights({**kept, **trained.about.without_path()}, path)
 
 
 # ------------------------------------------------------------------------------------------------- ONNX
@@ -184,10 +182,6 @@ class SummedEmbedding(nn.Module):
         return F.embedding(indices, self.bag.weight).sum(dim=1)  # batch_size x dim
 
 
-def named(inputs: Arrays) -> dict[str, np.ndarray]:
-    return inputs if isinstance(inputs, dict) else {SINGLE: inputs}
-
-
 def free_axes(
     first: Mapping[str, np.ndarray], second: Mapping[str, np.ndarray], shapes: Mapping[str, str]
 ) -> dict[str, dict[int, str]]:
@@ -227,7 +221,6 @@ def describe(content: bytes, trained: Restored, processing: Processing) -> bytes
     import onnx
 
     model = onnx.load_from_string(content)
-    about = {name: value for name, value in asdict(trained.about).items() if name != "path"}
     model.doc_string = processing.about
     for nodes, texts in ((model.graph.input, processing.inputs), (model.graph.output, processing.outputs)):
         for node in nodes:
@@ -237,7 +230,7 @@ def describe(content: bytes, trained: Restored, processing: Processing) -> bytes
         "task": trained.task.name,
         "params": trained.checkpoint["params"],
         "data": trained.checkpoint["data"],
-        "about": about,
+        "about": trained.about.without_path(),
         "processing": processing.about,
         "inputs": processing.inputs,
         "outputs": processing.outputs,

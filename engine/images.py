@@ -14,7 +14,7 @@ from typing import IO, Any, ClassVar, NamedTuple
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from engine.predicting import Example, Options, Processing, Unreadable
+from engine.predicting import Example, Options, Processing, Unreadable, refuse_text_options
 from utils import UserError
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp")
@@ -90,8 +90,7 @@ class ImageProcessing(Processing):
 
     def read(self, words: Sequence[str], options: Options) -> Iterator[Any]:
         """Files, folders and all that is below them, patterns such as 'photos/*.jpg', `-` for one on stdin."""
-        if any(options):
-            raise UserError("--file, --columns and --tokenized are for text; this network takes images.")
+        refuse_text_options(options, "images")
         if not words:
             raise UserError("Which images? Expected files, folders, patterns such as 'photos/*.jpg', or - for stdin.")
         for word in words:

@@ -89,9 +89,14 @@ class OnnxNetwork:
         self.outputs = [node.name for node in self.session.get_outputs()]
 
     def __call__(self, inputs: Arrays) -> dict[str, np.ndarray]:
-        arrays = inputs if isinstance(inputs, dict) else {SINGLE: inputs}
+        arrays = named(inputs)
         feed = {name: arrays[name] for name in self.inputs}  # the graph leaves out what it does not use
         return dict(zip(self.outputs, self.session.run(self.outputs, feed), strict=True))
+
+
+def named(inputs: Arrays) -> dict[str, np.ndarray]:
+    """The inputs of a batch by the names that they have in a graph."""
+    return inputs if isinstance(inputs, dict) else {SINGLE: inputs}
 
 
 def num_threads() -> int:

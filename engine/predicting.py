@@ -11,7 +11,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple
 
@@ -74,6 +74,12 @@ class Options(NamedTuple):
     file: str | None = None
     tokenized: bool = False
     columns: bool = False
+
+
+def refuse_text_options(options: Options, takes: str) -> None:
+    """Raises UserError if a command line says how texts are to be read, but the network `takes` something else."""
+    if any(options):
+        raise UserError(f"--file, --columns and --tokenized are for text; this network takes {takes}.")
 
 
 class Processing(ABC):
@@ -196,6 +202,10 @@ class About:
     epoch: int | None = None
     trained: str | None = None  # when, as 2026-01-31 12:00:00
     metrics: dict[str, float] | None = None  # on val, after that epoch
+
+    def without_path(self) -> dict[str, Any]:
+        """What an exported file says of its weights: it may be moved."""
+        return {name: value for name, value in asdict(self).items() if name != "path"}
 
 
 class Predictor:

@@ -14,7 +14,7 @@ import numpy as np
 
 from engine.answers import is_unicode
 from engine.params import did_you_mean
-from engine.predicting import Arrays, Example, Options, Processing, Unreadable, made_up_word
+from engine.predicting import Arrays, Example, Options, Processing, Unreadable, made_up_word, refuse_text_options
 from engine.tables import DELIMITERS, Row, Table, find_delimiter, is_empty, is_number
 from utils import UserError
 
@@ -45,8 +45,7 @@ class RowProcessing(Processing):
 
     def read(self, words: Sequence[str], options: Options) -> Iterator[Any]:
         """CSV files with a header; `-` for one on stdin."""
-        if any(options):
-            raise UserError("--file, --columns and --tokenized are for text; this network takes CSV files.")
+        refuse_text_options(options, "CSV files")
         if not words:
             raise UserError("Which rows? Expected CSV files with the columns of training, or - for one on stdin.")
         for word in words:

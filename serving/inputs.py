@@ -221,8 +221,6 @@ def count_pixels(upload: Upload, limits: Limits) -> int | Unreadable:
         pixels = limits.pixels + 1
     except Exception:  # whatever is wrong in there, the file cannot be read
         return Unreadable(upload.name, f"not a photo: expected a file in one of the formats {', '.join(FORMATS)}")
-    return (
-        pixels
-        if pixels <= limits.pixels
-        else Unreadable(upload.name, f"too many pixels: a photo may have {limits.pixels:,}")
-    )
+    if pixels > limits.pixels:
+        return Unreadable(upload.name, f"too many pixels: a photo may have {limits.pixels:,}")
+    return pixels

@@ -66,14 +66,19 @@ class CRF(nn.Module):
         return viterbi(logits, lengths, *self._scores(), self.last)
 
     @torch.no_grad()
-    def decode_with_probabilities(self, logits: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def decode_with_probabilities(
+        self, logits: Tensor, lengths: Tensor, tags: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """The best tag sequence, and how probable it is.
+
+        Args:
+            tags: the best ones, if `decode` has found them already.
 
         Returns:
             batch_size x length tags, as `decode` returns them; batch_size x length probabilities of each of these tags
             at its word, whatever the other tags are; batch_size log-probabilities of the whole sequence.
         """
-        tags = self.decode(logits, lengths)
+        tags = self.decode(logits, lengths) if tags is None else tags
         # in float64, since the sums of a long sentence lose digits; MPS has none
         device = torch.device("cpu") if logits.device.type == "mps" else logits.device
         logits, inputs = logits.to(device, torch.float64), (tags.to(device), lengths.to(device))

@@ -136,7 +136,7 @@ def answers(outputs: Outputs) -> dict[str, Tensor]:
     steps = torch.arange(logits.shape[1], device=logits.device)
     is_word = steps < lengths.unsqueeze(1)
     if outputs.crf is not None:
-        tags, probabilities, together = outputs.crf.decode_with_probabilities(logits, lengths)
+        tags, probabilities, together = outputs.crf.decode_with_probabilities(logits, lengths, outputs.tags)
     else:
         scores, tags = logits.log_softmax(dim=2).max(dim=2)
         probabilities, together = scores.exp(), scores.masked_fill(~is_word, 0).sum(dim=1)

@@ -124,16 +124,11 @@ class Processing(TextProcessing):
 
     def complete(self, example: Example, record: Record) -> Record:
         words, spans = example.content
-        found = [
-            {
-                "type": kind,
-                "text": example.input[(a := spans[start][0]) : (b := spans[end - 1][1])],
-                "start": a,
-                "end": b,
-            }
-            | {"words": [start, end]}
-            for start, end, kind in find_entities(record["prediction"])
-        ]
+        found = []
+        for start, end, kind in find_entities(record["prediction"]):
+            first, stop = spans[start][0], spans[end - 1][1]  # characters
+            text = example.input[first:stop]
+            found.append({"type": kind, "text": text, "start": first, "end": stop, "words": [start, end]})
         return {"input": example.input, **record, "words": words, "spans": found}
 
     def show(self, record: Record, color: bool = False) -> str:

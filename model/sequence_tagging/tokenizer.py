@@ -28,7 +28,7 @@ class Tokenizer:
 
     def __init__(self, vocabulary: Collection[str]):
         self.vocabulary = vocabulary if isinstance(vocabulary, set | dict) else set(vocabulary)
-        self.splits = bool({".", ",", "!", "?"} & set(self.vocabulary))  # else the corpus was split at spaces only
+        self.splits = any(mark in self.vocabulary for mark in ".,!?")  # else the corpus was split at spaces only
 
     def __call__(self, text: str) -> list[tuple[int, int]]:
         """First character of each word, and the one after its last."""
