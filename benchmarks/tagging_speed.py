@@ -63,8 +63,8 @@ class Tutorial:
 
     def __init__(self, dataset: Dataset, params: Any):
         self.params = params
-        words = dataset.encoded.words.tolist()
-        labels, starts, lengths = dataset.labels.tolist(), dataset.encoded.starts.tolist(), dataset.lengths.tolist()
+        words = dataset.texts.numbers.take(dataset.texts.tokens).tolist()
+        labels, starts, lengths = dataset.labels.tolist(), dataset.texts.starts.tolist(), dataset.lengths.tolist()
         self.sentences = [words[start : start + n] for start, n in zip(starts, lengths, strict=True)]
         self.labels = [labels[start : start + n] for start, n in zip(starts, lengths, strict=True)]
         torch.manual_seed(params.seed)

@@ -26,8 +26,7 @@ from engine.answers import NOT_FINITE, class_records, label_records, number_reco
 from engine.images import Upload, encode, shrink
 from engine.predicting import Processing
 from engine.rows import read_rows
-from model.sequence_tagging.predict import MOST_WORDS
-from model.sequence_tagging.tokenizer import Tokenizer
+from model.text.tokenizer import Tokenizer
 from predict import load_predictor
 from tests.conftest import NOT_UTF8, ROOT, Result, draw_photo, draw_photos, refused, run, train_ok
 from utils import UserError
@@ -233,7 +232,7 @@ def test_files_of_sentences(text_model: Path, tmp_path: Path, monkeypatch: pytes
 
 
 def test_lines_that_cannot_be_read(text_model: Path, tmp_path: Path) -> None:
-    long = "word " * (MOST_WORDS + 1)
+    long = "word " * 2001
     (tmp_path / "a.txt").write_bytes(b"Kila left .\nZo\xeb left .\n" + long.encode() + b"\n\n   \nKila left .")
     result = tag(text_model, "--file", tmp_path / "a.txt", "--format", "jsonl")
     assert result.status == 1
@@ -241,7 +240,7 @@ def test_lines_that_cannot_be_read(text_model: Path, tmp_path: Path) -> None:
     assert [record.get("error", "") for record in records] == [
         "",
         "not UTF-8 (byte 3 of the line)",
-        f"{MOST_WORDS + 1:,} words, but at most {MOST_WORDS:,} are read at once: split it into sentences",
+        "2,001 words, but at most 2,000 are read at once: split it into sentences",
         "",
     ]
     assert records[1]["input"] == f"{tmp_path / 'a.txt'}, line 2"

@@ -18,7 +18,6 @@ from engine.metrics import Totals
 from model import TASKS
 from model.layers import PAD, UNK
 from model.sequence_tagging.data_loader import Dataset
-from model.sequence_tagging.embeddings import read_embeddings
 from model.sequence_tagging.net import (
     Net,
     Outputs,
@@ -30,6 +29,7 @@ from model.sequence_tagging.net import (
     predictions,
 )
 from model.sequence_tagging.params import DataParams, Params
+from model.text.embeddings import read_embeddings
 from utils import UserError
 
 TAGS = ["O", "B-per", "I-per", "B-geo"]

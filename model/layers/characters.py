@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from . import PAD
+from .pooling import last_states
 from .recurrent import RecurrentEncoder
 
 
@@ -42,7 +43,4 @@ class CharRNN(nn.Module):
         """num_words x num_chars of each word, padded behind with PAD -> num_words x output_dim."""
         lengths = (chars != PAD).sum(dim=1)  # num_words
         x = self.encoder(self.dropout(self.embedding(chars)), lengths)  # num_words x length x output_dim
-        last = (lengths - 1)[:, None, None].expand(-1, 1, x.shape[2])
-        forwards, _ = x.gather(1, last).squeeze(1).chunk(2, dim=1)  # num_words x output_dim/2
-        _, backwards = x[:, 0].chunk(2, dim=1)  # num_words x output_dim/2
-        return torch.cat([forwards, backwards], dim=1)  # num_words x output_dim
+        return last_states(x, lengths, bidirectional=True)  # num_words x output_dim

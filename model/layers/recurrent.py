@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from functools import partial
 from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
+
+from .gated import GATES, GatedRNN
 
 CELLS = {"lstm": nn.LSTM, "gru": nn.GRU, "rnn": nn.RNN}
 
@@ -30,7 +34,7 @@ class LockedDropout(nn.Module):
 
 
 class RecurrentEncoder(nn.Module):
-    """Layers of LSTM, GRU or plain RNN, each reading the sequence forwards, or forwards and backwards.
+    """Layers of LSTM, GRU, plain RNN or `GatedRNN`, each reading the sequence forwards, or forwards and backwards.
 
     Sequences are padded, not packed, since torch's kernels for padded batches are several times faster. A layer that
     reads forwards sees the padding last. For reading backwards, each sequence is reversed within its own length.
@@ -41,26 +45,31 @@ class RecurrentEncoder(nn.Module):
         recurrent_dropout: of the state between two steps. The same units are dropped at every step (Gal & Ghahramani
             2016, section 3.1) and in the whole batch: the mask lies on the weights that read the state, so that torch's
             kernels can be used (Merity et al. 2018, "Regularizing and optimizing LSTM language models", section 2).
+        gates, peepholes: of "gated" cells, see `GatedRNN`.
     """
 
     def __init__(
         self,
-        cell: Literal["lstm", "gru", "rnn"],
+        cell: Literal["lstm", "gru", "rnn", "gated"],
         input_dim: int,
         hidden_dim: int,
         num_layers: int = 1,
         bidirectional: bool = False,
         dropout: float = 0.0,
         recurrent_dropout: float = 0.0,
+        gates: Collection[str] = GATES,
+        peepholes: bool = False,
     ):
         super().__init__()
         self.output_dim = hidden_dim * (1 + bidirectional)
         self.recurrent_dropout = recurrent_dropout
         input_dims = [input_dim] + [self.output_dim] * (num_layers - 1)
-        self.forwards = nn.ModuleList(CELLS[cell](dim, hidden_dim, batch_first=True) for dim in input_dims)
-        self.backwards = nn.ModuleList(
-            CELLS[cell](dim, hidden_dim, batch_first=True) for dim in input_dims if bidirectional
-        )
+        if cell == "gated":
+            make: Any = partial(GatedRNN, gates=gates, peepholes=peepholes)
+        else:
+            make = partial(CELLS[cell], batch_first=True)
+        self.forwards = nn.ModuleList(make(dim, hidden_dim) for dim in input_dims)
+        self.backwards = nn.ModuleList(make(dim, hidden_dim) for dim in input_dims if bidirectional)
         self.dropout = LockedDropout(dropout)
 
     def forward(self, x: Tensor, lengths: Tensor) -> Tensor:

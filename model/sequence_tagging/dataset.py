@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from engine.building import SPLITS
+from model.text.files import most_frequent, write_lines
 from utils import UserError
 
 from .entities import OUTSIDE, TAG, find_entities, is_scheme, parse, to_iob2
-from .formats import Sentence, read_raw, write_lines, write_pair
+from .formats import Sentence, read_raw, write_pair
 
 logger = logging.getLogger(__name__)
 
@@ -84,11 +85,6 @@ def harmonize_tags(splits: dict[str, list[Sentence]]) -> dict[str, list[Sentence
         split: [sentence._replace(tags=to_iob2(sentence.tags)) for sentence in sentences]
         for split, sentences in splits.items()
     }
-
-
-def most_frequent(counts: Counter[str], min_count: int) -> list[str]:
-    """The entries that were counted at least `min_count` times, the most frequent first."""
-    return sorted((entry for entry in counts if counts[entry] >= min_count), key=lambda entry: (-counts[entry], entry))
 
 
 def tag_vocabulary(tags: list[str]) -> list[str]:

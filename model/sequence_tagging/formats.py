@@ -6,11 +6,12 @@ import csv
 import io
 import logging
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from engine.building import SPLIT_NAMES, SPLITS, find_splits
+from model.text.files import clean, read_text, write_lines
 from utils import UserError
 
 logger = logging.getLogger(__name__)
@@ -83,55 +84,11 @@ def split_in_order(sentences: list[Sentence], path: Path) -> dict[str, list[Sent
 # ---------------------------------------------------------------------------------------- reading files
 
 
-def read_text(path: Path, encodings: list[str]) -> str:
-    """The text of a file, in the first of `encodings` that fits. All line ends become line feeds.
-
-    Raises:
-        UserError: the file is missing or empty, or where it fits none of them.
-    """
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}).") from None
-    if not content.strip():
-        raise UserError(f"{path}: empty.")
-    problems = []
-    for encoding in encodings:
-        try:
-            text = content.decode(encoding)
-        except UnicodeDecodeError as error:
-            line = content.count(b"\n", 0, error.start) + 1
-            place = f"byte {error.start} (0x{content[error.start]:02x}, line {line})"
-            problems.append(f"{place} is not {encoding.removesuffix('-sig')}")
-        except (LookupError, ValueError):
-            raise UserError(f"--encoding {encoding}: unknown. Try utf-8, windows-1252 or latin-1.") from None
-        else:
-            if problems:
-                logger.warning("%s: no UTF-8, so read as %s; --encoding names another.", path, encoding)
-            return re.sub("\r+\n|\r", "\n", text)
-    raise UserError(f"{path}: cannot be decoded: {', and '.join(problems)}. --encoding latin-1 reads any byte.")
-
-
-def read_lines(path: Path) -> list[str]:
-    """The lines of a file that build_dataset.py wrote. Only line feeds end them: Unicode's other line breaks may stand
-    inside a word. Raises UserError when the file is missing, empty, or not UTF-8."""
-    return read_text(path, ["utf-8"]).removesuffix("\n").split("\n")
-
-
-def write_lines(path: Path, lines: Iterable[str]) -> None:
-    path.write_bytes("".join(line + "\n" for line in lines).encode())
-
-
 def write_pair(folder: Path, sentences: Sequence[Sentence]) -> None:
     """Write a split as `read_pair` reads it: sentences.txt and labels.txt, a sentence a line."""
     folder.mkdir()
     write_lines(folder / "sentences.txt", (" ".join(sentence.words) for sentence in sentences))
     write_lines(folder / "labels.txt", (" ".join(sentence.tags) for sentence in sentences))
-
-
-def clean(word: str) -> str:
-    """A word without spaces, so that it can stand between spaces: those inside it become non-breaking spaces."""
-    return re.sub("[ \t]", "\u00a0", word.strip(" \t"))
 
 
 Row = tuple[int, str, str]  # line, word, tag

@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 from functools import cached_property
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from engine.metrics import Metric, ratio
-from model.layers import PAD, UNK
-from model.layers.characters import CharCNN, CharRNN
 from model.layers.crf import CRF
-from model.layers.recurrent import LockedDropout, RecurrentEncoder
+from model.text.net import TextNet
 
-from .embeddings import read_embeddings
 from .entities import OUTSIDE, goes_on, parse
 from .params import NO_TAG, Params
 
 
-class Net(nn.Module):
+class Net(TextNet):
     """Takes sentences, and scores the tags of each word.
 
     Recurrent layers read the word vectors, to which the characters of the word may add features; a linear layer scores
@@ -30,27 +26,9 @@ class Net(nn.Module):
     """
 
     def __init__(self, params: Params):
-        super().__init__()
-        self.params = params
+        super().__init__(params)
         self.tags = params.data.tags
-        self.embedding = nn.Embedding(len(params.vocabulary) + UNK + 1, params.embedding_dim, padding_idx=PAD)
-        word_dim = params.embedding_dim
-        self.chars: CharCNN | CharRNN | None = None
-        if params.char_features != "none":
-            encoder = {"cnn": CharCNN, "lstm": CharRNN}[params.char_features]
-            num_chars = len(params.data.chars) + UNK + 1
-            self.chars = encoder(num_chars, params.char_embedding_dim, params.char_hidden_dim, params.dropout_rate)
-            word_dim += params.char_hidden_dim
-        self.dropout = LockedDropout(params.dropout_rate)
-        self.encoder = RecurrentEncoder(
-            params.rnn,
-            word_dim,
-            params.lstm_hidden_dim,
-            params.num_layers,
-            params.bidirectional,
-            params.dropout_rate,
-            params.recurrent_dropout,
-        )
+        self.encoder = self.recurrent_encoder()
         self.fc = nn.Linear(self.encoder.output_dim, len(self.tags))
         self.crf = CRF(len(self.tags), *forbidden_transitions(self.tags)) if params.crf else None
         # what the metrics need to know of each tag, including those that train does not have
@@ -63,26 +41,13 @@ class Net(nn.Module):
     def forward(self, inputs: dict[str, Tensor]) -> Outputs:
         """
         Args:
-            inputs: words, lengths and, with char_features, chars and spellings: see data_loader.py.
+            inputs: see `model.text.encode.Texts.batches`.
         """
-        words, lengths = inputs["words"], inputs["lengths"]
-        x = self.embedding(words)  # batch_size x length x embedding_dim
-        if self.chars is not None:
-            spelt = self.chars(inputs["chars"])  # num_spellings x char_hidden_dim
-            x = torch.cat([x, spelt[inputs["spellings"]]], dim=2)  # batch_size x length x word_dim
-        x = self.encoder(self.dropout(x), lengths)  # batch_size x length x directions*lstm_hidden_dim
+        lengths = inputs["lengths"]
+        x = self.dropout(self.embed(inputs))  # batch_size x length x word_dim
+        x = self.encoder(x, lengths)  # batch_size x length x directions*lstm_hidden_dim
         logits = self.fc(self.dropout(x)).float()  # batch_size x length x num_tags
         return Outputs(logits, lengths, self.crf, self.continues, self.types)
-
-    @torch.no_grad()
-    def load_pretrained(self) -> None:
-        """Use the vectors of params.pretrained_embeddings for the words that have one. Raises UserError."""
-        if self.params.pretrained_embeddings:
-            vectors = read_embeddings(
-                Path(self.params.pretrained_embeddings), self.params.vocabulary, self.params.embedding_dim
-            )
-            weight = self.embedding.weight
-            weight[list(vectors)] = torch.tensor([*vectors.values()], device=weight.device)
 
 
 def forbidden_transitions(tags: list[str]) -> tuple[Tensor, Tensor]:

@@ -3,50 +3,35 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 
-from engine.answers import Record, bold, is_unicode
-from engine.predicting import Example, Options, Unreadable, made_up_word
-from engine.texts import TextProcessing, read_lines
-from utils import UserError
+from engine.answers import Record, bold
+from engine.predicting import Example, Options, Unreadable
+from engine.texts import read_lines
+from model.text.predict import WordProcessing
 
-from .encode import Encoder
 from .entities import bracket, find_entities
-from .formats import COLUMN_ENDINGS, clean, is_word, split_columns
+from .formats import COLUMN_ENDINGS, is_word, split_columns
 from .params import Params
-from .tokenizer import Tokenizer
-
-MOST_WORDS = 2000  # of a sentence
 
 
-class Processing(TextProcessing):
+class Processing(WordProcessing):
     """Sentences, or lists of their words. A record says the tag of each word, and the spans that the tags mark."""
 
-    about = (
-        "A word is looked up in lower case if params.lowercase_words, with its digits as 0 if params.fold_digits. The"
-        " numbers of words and characters begin at 2, in the order of data.words (the different forms in which they are"
-        " looked up) and data.chars. 1 stands for all others, 0 for padding."
-    )
-    inputs: ClassVar = {
-        "words": "batch_size x length: words, 0 behind a sentence's end; int64",
-        "lengths": "batch_size: numbers of words; int64",
-        "chars": "num_spellings x num_chars: characters of each different word, 0 behind its end; int64",
-        "spellings": "batch_size x length: the row of chars of each word; int64",
-    }
     outputs: ClassVar = {
         "tags": "batch_size x length: indices into data.tags, -1 behind a sentence's end; int64",
         "probabilities": "batch_size x length: of each of these tags; float32",
         "log_probability": "batch_size: of all tags of a sentence together; float32",
     }
 
+    most_words = 2000
+
     def __init__(self, params: Params, top: int = 1):
         super().__init__(params, top)
-        self.encoder = Encoder(params)
-        self.tokenize = Tokenizer(params.data.words)
         self.tags = params.data.tags
 
     def read_file(self, options: Options) -> Iterator[Any]:
@@ -67,46 +52,6 @@ class Processing(TextProcessing):
             and {len(cells) for cells in lines} == {max(2, len(lines[0]))}
             and all(cells[-1] in self.tags for cells in lines)
         )
-
-    def preprocess(self, raw: Any) -> Example:
-        if isinstance(raw, str):
-            text, spans = raw, self.tokenize(raw)
-            words = [text[start:end] for start, end in spans]
-        elif isinstance(raw, list | tuple) and all(isinstance(word, str) for word in raw):
-            words = [word for word in map(clean, raw) if word]
-            text, spans, end = " ".join(words), [], 0
-            for word in words:
-                spans.append((end, end + len(word)))
-                end += len(word) + 1
-        else:
-            raise UserError("expected a sentence, or a list of its words")
-        if not words:
-            raise UserError("no word in it")
-        if len(words) > MOST_WORDS:
-            raise UserError(
-                f"{len(words):,} words, but at most {MOST_WORDS:,} are read at once: split it into sentences"
-            )
-        if not is_unicode(text):
-            raise UserError("not Unicode")
-        return Example(text, (words, spans), len(words))
-
-    def examples(self, count: int, length: int, rng: np.random.Generator) -> list[list[str]]:
-        """Lists of words, half of them known."""
-        known = [word for word in self.params.data.words[:1000] if len(word) <= length] or ["a"]
-        lengths = [length, *rng.integers(1, length + 1, count - 1).tolist()]
-        return [
-            [made_up_word(rng, length) if rng.random() < 0.5 else str(rng.choice(known)) for _ in range(number)]
-            for number in lengths
-        ]
-
-    def collate(self, contents: Sequence[tuple[list[str], Any]]) -> dict[str, np.ndarray]:
-        return next(self.make_batches([contents]))
-
-    def make_batches(self, batches: Sequence[Sequence[tuple[list[str], Any]]]) -> Iterator[dict[str, np.ndarray]]:
-        encoded = self.encoder.encode([words for batch in batches for words, _ in batch])
-        ends = np.cumsum([len(batch) for batch in batches])
-        indices = np.split(np.arange(ends[-1]), ends[:-1])
-        return (inputs for inputs, _ in encoded.batches(indices, encoded.words))
 
     def postprocess(self, outputs: Mapping[str, np.ndarray]) -> list[Record]:
         lengths = (outputs["tags"] >= 0).sum(axis=1).tolist()

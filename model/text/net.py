@@ -1,0 +1,74 @@
+"""What the networks of all text tasks begin with: words -> vectors."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from model.layers import PAD, UNK
+from model.layers.characters import CharCNN, CharRNN
+from model.layers.recurrent import LockedDropout, RecurrentEncoder
+
+from .embeddings import read_embeddings
+from .params import TextParams
+
+
+class TextNet(nn.Module):
+    """Turns words into vectors. A text task's `Net` extends it.
+
+    Attributes:
+        word_dim: size of a vector: embedding_dim, and what the characters of the word add.
+    """
+
+    def __init__(self, params: TextParams):
+        super().__init__()
+        self.params: Any = params
+        self.embedding = nn.Embedding(len(params.vocabulary) + UNK + 1, params.embedding_dim, padding_idx=PAD)
+        self.word_dim = params.embedding_dim
+        self.chars: CharCNN | CharRNN | None = None
+        if params.char_features != "none":
+            encoder = {"cnn": CharCNN, "lstm": CharRNN}[params.char_features]
+            num_chars = len(params.data.chars) + UNK + 1
+            self.chars = encoder(num_chars, params.char_embedding_dim, params.char_hidden_dim, params.dropout_rate)
+            self.word_dim += params.char_hidden_dim
+        self.dropout = LockedDropout(params.dropout_rate)
+
+    def embed(self, inputs: dict[str, Tensor]) -> Tensor:
+        """The vectors of the words, batch_size x length x word_dim.
+
+        Args:
+            inputs: see `model.text.encode.Texts.batches`.
+        """
+        x = self.embedding(inputs["words"])  # batch_size x length x embedding_dim
+        if self.chars is not None:
+            spelt = self.chars(inputs["chars"])  # num_spellings x char_hidden_dim
+            x = torch.cat([x, spelt[inputs["spellings"]]], dim=2)  # batch_size x length x word_dim
+        return x
+
+    def recurrent_encoder(self) -> RecurrentEncoder:
+        """What reads the vectors, as the parameters say."""
+        params = self.params
+        return RecurrentEncoder(
+            params.rnn,
+            self.word_dim,
+            params.lstm_hidden_dim,
+            params.num_layers,
+            params.bidirectional,
+            params.dropout_rate,
+            params.recurrent_dropout,
+            params.gates,
+            params.peepholes,
+        )
+
+    @torch.no_grad()
+    def load_pretrained(self) -> None:
+        """Use the vectors of params.pretrained_embeddings for the words that have one. Raises UserError."""
+        if self.params.pretrained_embeddings:
+            vectors = read_embeddings(
+                Path(self.params.pretrained_embeddings), self.params.vocabulary, self.params.embedding_dim
+            )
+            weight = self.embedding.weight
+            weight[list(vectors)] = torch.tensor([*vectors.values()], device=weight.device)

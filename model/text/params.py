@@ -1,0 +1,103 @@
+"""What may be set in every text task, and what the text decides."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from pydantic import Field
+
+from engine.params import DataParams as SharedDataParams
+from engine.params import TrainingParams
+from model.layers import UNK
+from utils import UserError
+
+from .files import read_lines
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+
+class TextParams(TrainingParams):
+    """How words become vectors, and what reads them. A text task's `Params` extends it."""
+
+    embedding_dim: int = Field(50, ge=1, description="Size of a word's vector.")
+    pretrained_embeddings: str = Field(
+        "", description="Text file of initial word vectors (GloVe, word2vec, fastText); none if empty."
+    )
+    lowercase_words: bool = Field(False, description="Look up words in lower case; their characters stay as they are.")
+    fold_digits: bool = Field(
+        False, description="Look up words with every digit as 0; their characters stay as they are."
+    )
+    word_dropout: float = Field(
+        0.0,
+        ge=0,
+        description="Treat a word that train has n times as unknown with probability x / (x + n), x being this number.",
+    )
+    char_features: Literal["none", "cnn", "lstm"] = Field("none", description="What reads the characters of a word.")
+    char_embedding_dim: int = Field(25, ge=1, description="Size of a character's vector.")
+    char_hidden_dim: int = Field(
+        50, ge=2, multiple_of=2, description="Size of what the characters add to a word's vector."
+    )
+
+    rnn: Literal["lstm", "gru", "rnn", "gated"] = Field(
+        "lstm", description="What reads the text; gated is an LSTM of which `gates` chooses the gates."
+    )
+    gates: list[Literal["input", "forget", "output"]] = Field(
+        ["input", "forget", "output"], description="gated: its gates. Without any, each step adds to the cell."
+    )
+    peepholes: bool = Field(False, description="gated: whether the gates also see the cell.")
+    lstm_hidden_dim: int = Field(50, ge=1, description="Size of its state, in each direction.")
+    num_layers: int = Field(1, ge=1, description="Recurrent layers, one on top of the other.")
+    bidirectional: bool = Field(False, description="Whether they also read backwards.")
+    dropout_rate: float = Field(
+        0.0, ge=0, lt=1, description="Probability of dropping a feature before, between and after layers."
+    )
+    recurrent_dropout: float = Field(
+        0.0, ge=0, lt=1, description="Probability of dropping a unit of the state between two words."
+    )
+
+    def normalize(self, word: str) -> str:
+        """The form in which a word is looked up in the vocabulary."""
+        word = word.lower() if self.lowercase_words else word
+        return re.sub(r"\d", "0", word) if self.fold_digits else word
+
+    @property
+    def tokens(self) -> list[str]:
+        """What has a vector of its own, as train has it, the most frequent first."""
+        return self.data.words
+
+    @property
+    def vocabulary(self) -> dict[str, int]:
+        """Number of each token, in the form in which it is looked up."""
+        forms = dict.fromkeys(map(self.normalize, self.tokens))
+        return {form: number for number, form in enumerate(forms, start=UNK + 1)}
+
+
+class TextDataParams(SharedDataParams):
+    """What text decides: `dataset_params.json`, and vocabularies beside it. A text task's `DataParams` extends it."""
+
+    decides_network: ClassVar[tuple[str, ...]] = ("words", "chars")
+    vocabularies: ClassVar[tuple[str, ...]] = ("words", "chars")  # each in a file of its name
+
+    num_words: int = Field(ge=1)
+    num_chars: int = Field(ge=1)
+    words: list[str] = Field([])  # of train, the most frequent first
+    chars: list[str] = Field([])
+
+    def complete(self, data_dir: Path) -> Self:
+        """These values with the vocabularies. Raises UserError when one is not what was built."""
+        lists: dict[str, Any] = {name: read_lines(data_dir / f"{name}.txt") for name in self.vocabularies}
+        for name, entries in lists.items():
+            different, expected = len(set(entries)), getattr(self, f"num_{name}")
+            if different != expected or len(entries) != expected:
+                raise UserError(
+                    f"{data_dir / name}.txt: {len(entries)} lines, {different} of them different, but {expected} were"
+                    " built. Build the data set again with --overwrite."
+                )
+        return self.model_copy(update=lists)
+
+    def as_learnt(self, learnt: dict[str, Any]) -> Self:
+        """The same texts with the vocabularies of a network."""
+        return self.model_copy(update={name: learnt.get(name, getattr(self, name)) for name in self.vocabularies})
