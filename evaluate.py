@@ -65,7 +65,7 @@ def main() -> None:
     loader = fetch_dataloaders(task, [args.split], params, device, evaluating=True)[args.split]
     net = task.Net(params).to(device)
     restore_weights(net, checkpoint)
-    report = report_of(task, loader, params)
+    report = report_of(task, loader, params, net)
     numbers = evaluate(net, loader, task, params, device, report)
 
     logger.info("%s on the %s split of %s:", checkpoint["path"], args.split, params.data_dir)

@@ -56,7 +56,9 @@ def find_splits(entries: Iterable[Path], endings: Sequence[str] = ("",), whole_n
     return found
 
 
-def split_off(names: Sequence[str], labels: Sequence[Any], splits: Sequence[str], seed: int) -> list[str]:
+def split_off(
+    names: Sequence[str], labels: Sequence[Any], splits: Sequence[str], seed: int, share: float = SHARE
+) -> list[str]:
     """Split off what is missing from train: a share of each class for test, then for val.
 
     The examples whose names have the smallest hashes are moved. A hash depends on the name and the seed alone, so
@@ -65,6 +67,7 @@ def split_off(names: Sequence[str], labels: Sequence[Any], splits: Sequence[str]
     Args:
         labels: the class of each example; for numbers, one and the same for all.
         splits: of each example, "train" if the data came without splits.
+        share: of each class for test, and of the rest for val.
 
     Returns:
         The split of each example.
@@ -79,7 +82,7 @@ def split_off(names: Sequence[str], labels: Sequence[Any], splits: Sequence[str]
                 by_label[label].append(i)
         for same_label in by_label.values():
             same_label.sort(key=lambda i: hashlib.sha256(os.fsencode(f"{seed}/{split}/{names[i]}")).digest())
-            count = max(round(SHARE * len(same_label)), 1) if len(same_label) > 1 else 0
+            count = max(round(share * len(same_label)), 1) if len(same_label) > 1 else 0
             for i in same_label[:count]:
                 result[i] = split
     return result

@@ -95,7 +95,7 @@ class ArrayDataset(Dataset):
 
     def __init__(self, data_dir: str | Path, split: str, params: Any, training: bool):
         self.folder = Path(data_dir) / split
-        arrays = {path.stem: _load_array(path) for path in sorted(self.folder.glob("*.npy"))}
+        arrays = {path.stem: load_array(path) for path in sorted(self.folder.glob("*.npy"))}
         if "labels" not in arrays or {len(array) for array in arrays.values()} != {params.data.sizes.get(split)}:
             found = ", ".join(f"{name}.npy: {len(array)}" for name, array in arrays.items()) or "no arrays"
             raise UserError(
@@ -141,9 +141,10 @@ class ArrayDataset(Dataset):
         return f"lines {numbers} of {self.table}" if self.kind == "line" else f"examples {numbers} of {self.folder}"
 
 
-def _load_array(path: Path) -> Tensor:
+def load_array(path: Path, in_memory: bool = True) -> Tensor:
+    """An array that build_dataset.py saved, loaded or mapped into memory. Raises UserError if it is none."""
     try:
-        return torch.from_numpy(np.load(path, allow_pickle=False))
+        return torch.from_numpy(np.load(path, None if in_memory else "c", allow_pickle=False))
     except (OSError, ValueError, TypeError) as error:
         raise UserError(f"{path}: not an array ({error}). Build the data set again with --overwrite.") from None
 

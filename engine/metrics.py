@@ -224,9 +224,13 @@ def class_scores(confusion: Tensor) -> ClassScores:
     )
 
 
-def class_metrics() -> dict[str, Metric]:
-    """Accuracy, F1 and AUC. Outputs: batch_size x num_classes scores. Labels: batch_size class numbers."""
-    return _one_against_rest(lambda counts: ratio(counts[[0, 2]].sum(dim=1)))
+def class_metrics(with_auc: bool = True) -> dict[str, Metric]:
+    """Accuracy, macro F1 and AUC. Outputs: batch_size x num_classes scores. Labels: batch_size class numbers.
+
+    Args:
+        with_auc: AUC takes longest to count, and with more than two classes few people look at it.
+    """
+    return _one_against_rest(lambda counts: ratio(counts[[0, 2]].sum(dim=1)), with_auc)
 
 
 def label_metrics() -> dict[str, Metric]:
@@ -234,9 +238,10 @@ def label_metrics() -> dict[str, Metric]:
     return _one_against_rest(lambda counts: ratio(counts[3:5].sum(dim=1)))
 
 
-def _one_against_rest(accuracy: Callable[[Tensor], float]) -> dict[str, Metric]:
-    names = {"accuracy": accuracy, "f1": macro_f1, "auc": auc}
-    return {name: Metric(outputs_and_labels, count_classes, compute) for name, compute in names.items()}
+def _one_against_rest(accuracy: Callable[[Tensor], float], with_auc: bool = True) -> dict[str, Metric]:
+    names = {"accuracy": accuracy, "f1": macro_f1} | ({"auc": auc} if with_auc else {})
+    count = count_scores if with_auc else count_decisions
+    return {name: Metric(outputs_and_labels, count, compute) for name, compute in names.items()}
 
 
 def outputs_and_labels(outputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
@@ -247,33 +252,49 @@ def outputs_and_labels(outputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]
 BINS = 4096  # for the log-odds z, of equal width in z / (1 + |z|): near 0 a bin is 0.0005 wide, near 10 it is 0.06
 
 
-def count_classes(batches: list[tuple[Tensor, Tensor]]) -> Tensor:
+def count_decisions(batches: list[tuple[Tensor, Tensor]]) -> Tensor:
     """Counts for each class, or label, against the rest.
 
     Args:
         batches: outputs and labels, see `class_metrics` and `label_metrics`.
 
     Returns:
-        5 + 2*BINS x num_classes counts of examples: labelled and predicted so, predicted, labelled, predicted right (so
-        or not so), all; then histograms of the log-odds of the examples outside of the class, and of those in it.
+        5 x num_classes counts of examples: labelled and predicted so, predicted, labelled, predicted right (so or not
+        so), all.
     """
     outputs, labels = (torch.cat(parts) for parts in zip(*batches, strict=True))
-    num_examples, num_classes = outputs.shape
-    classes = torch.arange(num_classes, device=outputs.device)
     if labels.ndim == 2:
-        log_odds, is_predicted = outputs, outputs > 0
+        is_predicted = outputs > 0
+    else:
+        is_predicted = one_hot(outputs.argmax(dim=1), outputs)
+        labels = one_hot(labels, outputs)
+    both, predicted, labelled = ((x != 0).sum(dim=0) for x in (labels * is_predicted, is_predicted, labels))
+    right = len(outputs) - predicted - labelled + 2 * both
+    return torch.stack([both, predicted, labelled, right, torch.full_like(both, len(outputs))])
+
+
+def count_scores(batches: list[tuple[Tensor, Tensor]]) -> Tensor:
+    """Like `count_decisions`, and below it 2*BINS x num_classes histograms of the log-odds of the examples outside of
+    the class, and of those in it."""
+    outputs, labels = (torch.cat(parts) for parts in zip(*batches, strict=True))
+    if labels.ndim == 2:
+        log_odds = outputs
     else:
         log_p = outputs.log_softmax(dim=1)
         log_odds = log_p - torch.log1p(-log_p.exp().clamp(max=1 - 1e-7))
-        is_predicted, labels = outputs.argmax(dim=1, keepdim=True) == classes, labels[:, None] == classes
-    both, predicted, labelled = ((x != 0).sum(dim=0) for x in (labels * is_predicted, is_predicted, labels))
-    rows = [both, predicted, labelled, num_examples - predicted - labelled + 2 * both]
+        labels = one_hot(labels, outputs)
     log_odds = log_odds.clamp(-1e6, 1e6)
     bins = ((log_odds / (1 + log_odds.abs()) + 1) * (BINS / 2)).clamp(0, BINS - 1).long()
-    cells = ((labels * BINS + bins) * num_classes + classes).flatten()
+    num_classes = outputs.shape[1]
+    cells = ((labels * BINS + bins) * num_classes + torch.arange(num_classes, device=outputs.device)).flatten()
     counts = torch.zeros(2 * BINS * num_classes, dtype=torch.int64, device=labels.device)
     counts.index_add_(0, cells, torch.ones_like(cells))
-    return torch.cat([torch.stack([*rows, torch.full_like(both, num_examples)]), counts.view(-1, num_classes)])
+    return torch.cat([count_decisions(batches), counts.view(-1, num_classes)])
+
+
+def one_hot(numbers: Tensor, outputs: Tensor) -> Tensor:
+    """batch_size class numbers -> batch_size x num_classes, True at the class."""
+    return numbers[:, None] == torch.arange(outputs.shape[1], device=outputs.device)
 
 
 def macro_f1(counts: Tensor) -> float:
@@ -288,7 +309,7 @@ def auc(counts: Tensor) -> float:
     higher than another example, where ties count half (Hanley & McNeil 1982). Scores within one of the BINS are ties.
 
     Args:
-        counts: of `count_classes`. Classes without examples, or without others, are left out; 0 if there is no other.
+        counts: of `count_scores`. Classes without examples, or without others, are left out; 0 if there is no other.
     """
     others, own = counts[5:].double().view(2, BINS, -1)
     below = others.cumsum(dim=0) - others / 2  # ties count half

@@ -12,6 +12,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple
 
@@ -223,6 +224,22 @@ class Predictor:
     ):
         self.task, self.processing, self.network, self.about = task, processing, network, about
         self.params = processing.params
+
+    @property
+    def can_explain(self) -> bool:
+        """Whether the network can say which parts of an input decided."""
+        return getattr(self.network, "can_explain", False)
+
+    @cached_property
+    def explaining(self) -> Predictor:
+        """The same, but its records also say which parts of the input decided. Raises UserError if it cannot."""
+        if not self.can_explain:
+            raise UserError(
+                f"{self.about.path}: does not say what decided. Trained weights of text classification do, but not"
+                " their exported graphs."
+            )
+        network: Any = self.network
+        return Predictor(self.task, self.processing, network.explain, self.about)
 
     def __call__(self, inputs: Any) -> list[Record]:
         """A record for each input, in order: `input`, `prediction`, `probability`, and what the task adds.

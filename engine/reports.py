@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from tabulate import tabulate
+from torch import nn
 from torch.utils.data import DataLoader
 
 from engine.answers import Record, target_names
@@ -26,10 +27,11 @@ from utils import write_atomically
 class Report(ABC):
     """Collects what the network says in one pass over a split, as the records that predict.py writes, and writes it up.
 
-    A task's `Report` is called with (task, loader, params), as these are.
+    A task's `Report` is called with (task, loader, params, net), as these are.
     """
 
-    def __init__(self, task: Task, loader: DataLoader[Any], params: Any):
+    def __init__(self, task: Task, loader: DataLoader[Any], params: Any, net: nn.Module):
+        self.task, self.net = task, net
         self.dataset: Any = loader.dataset
         self.order = order_of(loader).tolist()
         self.params = params
@@ -50,14 +52,14 @@ class Report(ABC):
         """Write predictions_{name} and pictures to `model_dir`. Returns a text to print."""
 
 
-def report_of(task: Task, loader: DataLoader[Any], params: Any) -> Report:
+def report_of(task: Task, loader: DataLoader[Any], params: Any, net: nn.Module) -> Report:
     """The task's own Report; else one of numbers (float labels), of labels (an integer matrix), or of classes."""
     if own := task.optional("Report"):
-        return own(task, loader, params)
+        return own(task, loader, params, net)
     labels = loader.dataset.labels  # type: ignore[attr-defined]
     if labels.is_floating_point():
-        return NumberReport(task, loader, params)
-    return (LabelReport if labels.ndim == 2 else ClassReport)(task, loader, params)
+        return NumberReport(task, loader, params, net)
+    return (LabelReport if labels.ndim == 2 else ClassReport)(task, loader, params, net)
 
 
 def names_of_results(split: str, restore_file: str, checkpoint: dict[str, Any], params: Any) -> tuple[str, str]:

@@ -25,6 +25,7 @@ OPTIONAL_PARTS = {
     "add_build_arguments": "dataset",
     "num_items": "net",
     "answers": "net",
+    "influence": "net",
     "Report": "report",
     "write_sample": "sample",
 }

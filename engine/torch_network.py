@@ -59,6 +59,13 @@ def load_checkpointed(tasks: Tasks, place: Path, device_name: str = "auto", top:
     return Predictor(task.name, task.Processing(params, top), network, about)
 
 
+def predictor_of(task: Task, params: Any, net: nn.Module) -> Predictor:
+    """A network that is in memory already, ready to answer."""
+    device = next(net.parameters()).device
+    network = TorchNetwork(task, net.eval(), device, choose_precision(device, params.precision))
+    return Predictor(task.name, task.Processing(params), network, About("memory"))
+
+
 def about(checkpoint: dict[str, Any], path: Path) -> About:
     history, epoch = checkpoint.get("history") or [], checkpoint.get("epoch")
     metrics = history[epoch - 1]["val"] if epoch and len(history) >= epoch else checkpoint.get("metrics")
@@ -71,7 +78,8 @@ class TorchNetwork:
 
     def __init__(self, task: Task, net: nn.Module, device: torch.device, precision: torch.dtype):
         self.net, self.device, self.precision = net, device, precision
-        self.answers = answers_of(task)
+        self.answers, self.influence = answers_of(task), task.optional("influence")
+        self.can_explain = self.influence is not None
 
     @torch.inference_mode()
     def __call__(self, inputs: Arrays) -> dict[str, np.ndarray]:
@@ -79,6 +87,11 @@ class TorchNetwork:
         with autocast(self.device, self.precision):
             outputs = self.net(to_device(tensors, self.device))
         return to_arrays(self.answers(outputs))
+
+    def explain(self, inputs: Arrays) -> dict[str, np.ndarray]:
+        """The same, and "influence": what `influence` of the task's net.py says, if it has one (`can_explain`)."""
+        influence = self.influence(self.net, to_device(to_tensors(inputs), self.device))
+        return self(inputs) | to_arrays({"influence": influence})
 
 
 def answers_of(task: Task) -> Any:

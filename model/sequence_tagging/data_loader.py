@@ -7,11 +7,13 @@ Sentences of like length go together, so that little of a batch is padding.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
+from torch import Tensor
 
+from engine.loaders import Batch
 from model.text.dataset import TextDataset
 from model.text.encode import Encoder
 from utils import UserError
@@ -53,6 +55,10 @@ class Dataset(TextDataset):
                 labels.append(tag_numbers[tag])
         self.labels = np.array([*labels, NO_TAG])
         super().__init__(Encoder(params).encode(self.sentences), params, training)
+
+    def make_batches(self, batches: Sequence[Batch]) -> Iterator[tuple[dict[str, Tensor], Tensor]]:
+        for inputs, (labels,) in self.encode(batches, self.labels):
+            yield inputs, labels
 
     def digest(self) -> str:
         """Of all words and labels."""

@@ -20,15 +20,11 @@ WORD_DROPOUT = 1  # part of the key of its random numbers, to have others than t
 class TextDataset(BaseDataset):
     """One split of a built data set. Batches are in CPU memory, since shapes depend on them.
 
-    A subclass sets `labels`: one for each word of all texts, and at the end one for padding; or overrides
-    `make_batches`.
-
     Attributes:
         texts: all of them as numbers.
         lengths: num_texts numbers of words.
     """
 
-    labels: np.ndarray
     lengths: np.ndarray
 
     def __init__(self, texts: Texts, params: TextParams, training: bool):
@@ -40,13 +36,16 @@ class TextDataset(BaseDataset):
         return len(self.lengths)
 
     def __getitems__(self, batch: Batch) -> tuple[dict[str, Tensor], Tensor]:
-        return next(self.make_batches([batch]))
+        return next(iter(self.make_batches([batch])))
 
-    def make_batches(self, batches: Sequence[Batch]) -> Iterator[tuple[dict[str, Tensor], Tensor]]:
+    def encode(self, batches: Sequence[Batch], *others: np.ndarray) -> Iterator[tuple[dict[str, Tensor], list[Tensor]]]:
+        """What `Texts.batches` yields, as tensors."""
         if self.drop is not None and self.epoch != batches[0].epoch:
             self.epoch = batches[0].epoch
             self.drop.draw(make_rng(self.seed, self.epoch, WORD_DROPOUT))
         indices = [batch.indices.numpy() for batch in batches]
-        made = self.texts.batches(indices, self.labels, drop=self.drop)
-        for inputs, (labels,) in made:
-            yield {name: torch.from_numpy(array) for name, array in inputs.items()}, torch.from_numpy(labels)
+        for inputs, its_others in self.texts.batches(indices, *others, drop=self.drop):
+            yield (
+                {name: torch.from_numpy(array) for name, array in inputs.items()},
+                [*map(torch.from_numpy, its_others)],
+            )

@@ -57,6 +57,11 @@ def clean(word: str) -> str:
     return re.sub("[ \t]", "\u00a0", word.strip(" \t"))
 
 
+def one_line(text: str) -> str:
+    """A text whose line breaks have become spaces, one for each character."""
+    return re.sub("[\r\n]", " ", text)
+
+
 def most_frequent(counts: Counter[str], min_count: int) -> list[str]:
     """The entries that were counted at least `min_count` times, the most frequent first."""
     return sorted((entry for entry in counts if counts[entry] >= min_count), key=lambda entry: (-counts[entry], entry))
