@@ -26,6 +26,8 @@ class Net(TextNet):
     def __init__(self, params: Params):
         super().__init__(params)
         self.ngrams = self.encoder = None
+        if params.ngram_length > 1:
+            self.ngrams = HashedNgrams(params.num_buckets, self.word_dim, params.ngram_length)
         self.pool: Pooling | TextCNN
         if params.net == "rnn":
             self.encoder = self.recurrent_encoder()
@@ -34,8 +36,6 @@ class Net(TextNet):
             self.pool = TextCNN(self.word_dim, params.filter_widths, params.num_filters)
         else:
             self.pool = Pooling("mean", self.word_dim)
-            if params.ngram_length > 1:
-                self.ngrams = HashedNgrams(params.num_buckets, self.word_dim, params.ngram_length)
         self.fc = nn.Linear(self.pool.output_dim, len(params.data.classes))
 
     def forward(self, inputs: dict[str, Tensor]) -> Tensor:

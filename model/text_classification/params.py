@@ -33,8 +33,10 @@ class Params(TextParams):
     )
     filter_widths: list[PositiveInt] = Field([3, 4, 5], min_length=1, description="cnn: words that a filter sees.")
     num_filters: int = Field(100, ge=1, description="cnn: filters of each width.")
-    ngram_length: int = Field(2, ge=1, le=5, description="bag: the longest n-grams that have vectors; 1: words alone.")
-    num_buckets: int = Field(100_000, ge=1, description="bag: vectors that n-grams share, by a hash.")
+    ngram_length: int = Field(
+        1, ge=1, le=5, description="The longest n-grams; each adds a vector to that of its last word. 1: words alone."
+    )
+    num_buckets: int = Field(100_000, ge=1, description="Vectors that n-grams share, by a hash.")
 
     @property
     def tokens(self) -> list[str]:
