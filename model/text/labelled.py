@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from engine.answers import is_unicode
 from engine.building import SPLITS, find_splits
 from engine.tables import is_number
 from model.text.files import LONGEST_LINE, read_one_text, stream_lines
@@ -168,6 +169,8 @@ def read_folders(places: Places, args: argparse.Namespace) -> Iterator[Labelled]
         for label in sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and entry.name[0] != "."):
             names = sorted(name for name in os.listdir(folder / label) if name[0] != ".")
             files = [name for name in names if name.lower().endswith(".txt")]
+            if not is_unicode(label):
+                raise UserError(f"{folder / label}: the name of a class is not Unicode. Rename the folder.")
             if label == "unsup":
                 logger.info("%s: not read, since its texts have no label.", folder / label)
                 continue
@@ -300,9 +303,11 @@ def find_layout(path: Path, args: argparse.Namespace, is_train: bool) -> Layout:
         size += len(line)
         if len(head) == HEAD or size > LONGEST_LINE:
             break
+    if not any(line.strip() for line in head):
+        raise UserError(f"{path}: empty. {EXPECTED}")
     dialect, rows, fit = find_dialect(head, path)
     if not fit or (fit < 0.5 and path.suffix.lower() not in TABLE_ENDINGS):
-        first = next((line.strip() for line in head if line.strip()), "nothing")
+        first = next(line.strip() for line in head if line.strip())
         raise UserError(f"{path}: no text with its label in the first line: {first[:80]}\n{EXPECTED}")
     if len(head) < HEAD and size <= LONGEST_LINE:  # all of the file, so what is wrong with its last row counts too
         rows = list(read_rows(head, path, dialect))
@@ -333,9 +338,10 @@ def find_dialect(head: Sequence[str], path: Path) -> tuple[dict[str, Any], list[
     for dialect in DIALECTS if is_quoted else [UNQUOTED, *DIALECTS]:
         rows: list[Row] = []
         with contextlib.suppress(UserError):  # another dialect may fit; if none does, the reader says what is wrong
-            rows.extend(read_rows(head, path, dialect))
+            for row in read_rows(head, path, dialect):
+                rows.append(row)
         fitting = [row for row in rows if len(row.cells) == len(rows[0].cells) > 1]
-        fit = sum(row.last - row.first + 1 for row in fitting) / max(len(filled), 1)
+        fit = sum(row.last - row.first + 1 for row in fitting) / len(filled)
         if fit > best[2]:
             best = dialect, rows, fit
     return best
