@@ -1,16 +1,21 @@
-"""Text files: read whole, decoded strictly, with messages that name file and line. All without torch."""
+"""Text files: read whole or by lines, decoded strictly, with messages that name file and line. All without torch."""
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import TextIO
 
 from utils import UserError
 
 logger = logging.getLogger(__name__)
+
+LONGEST_LINE = 10_000_000  # characters; a longer one is taken for a mistake, and not held in memory
+UNKNOWN_ENCODING = "--encoding {}: unknown. Try utf-8, windows-1252 or latin-1."
 
 
 def read_text(path: Path, encodings: list[str]) -> str:
@@ -34,12 +39,75 @@ def read_text(path: Path, encodings: list[str]) -> str:
             place = f"byte {error.start} (0x{content[error.start]:02x}, line {line})"
             problems.append(f"{place} is not {encoding.removesuffix('-sig')}")
         except (LookupError, ValueError):
-            raise UserError(f"--encoding {encoding}: unknown. Try utf-8, windows-1252 or latin-1.") from None
+            raise UserError(UNKNOWN_ENCODING.format(encoding)) from None
         else:
             if problems:
                 logger.warning("%s: no UTF-8, so read as %s; --encoding names another.", path, encoding)
             return re.sub("\r+\n|\r", "\n", text)
     raise UserError(f"{path}: cannot be decoded: {', and '.join(problems)}. --encoding latin-1 reads any byte.")
+
+
+def stream_lines(path: Path, encoding: str, newline: str | None = None) -> Iterator[str]:
+    """The lines of a file with their line ends, one in memory at a time. A byte order mark is dropped.
+
+    Args:
+        newline: None makes every line end a line feed; "" leaves them as they are, as the csv module expects.
+
+    Raises:
+        UserError: the file cannot be read, is no text in this encoding, or has a line longer than LONGEST_LINE.
+    """
+    with open_text(path, encoding, newline) as file:
+        number = 0
+        while line := file.readline(LONGEST_LINE + 1):
+            number += 1
+            if len(line) > LONGEST_LINE:
+                expected = f"Expected one text a line, of up to {LONGEST_LINE:,} characters."
+                raise UserError(f"{path}, line {number}: more than {LONGEST_LINE:,} characters. {expected}")
+            check_text(line, path, encoding, number)
+            yield line
+
+
+def read_one_text(path: str, encoding: str) -> str:
+    """The text of a file that holds one. Raises UserError as `stream_lines` does."""
+    with open_text(path, encoding) as file:
+        text = file.read(LONGEST_LINE + 1)
+    if len(text) > LONGEST_LINE:
+        expected = f"Expected one text in a file, of up to {LONGEST_LINE:,} characters."
+        raise UserError(f"{path}: more than {LONGEST_LINE:,} characters. {expected}")
+    check_text(text, path, encoding)
+    return text
+
+
+@contextlib.contextmanager
+def open_text(path: str | Path, encoding: str, newline: str | None = None) -> Iterator[TextIO]:
+    """Open a file whose bytes outside of `encoding` become surrogates, which `check_text` finds."""
+    codec = "utf-8-sig" if encoding.lower().replace("_", "-") in ("utf-8", "utf8") else encoding
+    try:
+        with open(path, encoding=codec, errors="surrogateescape", newline=newline) as file:
+            yield file
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}).") from None
+    except UnicodeError as error:  # from encodings with units of several bytes
+        raise UserError(f"{path}: not {encoding} ({error}). --encoding names another.") from None
+    except (LookupError, ValueError):
+        raise UserError(UNKNOWN_ENCODING.format(encoding)) from None
+
+
+def check_text(text: str, path: str | Path, encoding: str, line: int = 1) -> None:
+    """Raises UserError when `text`, which begins at `line`, holds a NUL or a byte that was not in `encoding`."""
+    if "\0" in text:
+        line += text.count("\n", 0, text.index("\0"))
+        raise UserError(
+            f"{path}, line {line}: a NUL byte. Expected a text file in {encoding}; --encoding names another."
+        )
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        before = text[: error.start]
+        line += before.count("\n")
+        at = len(before.rpartition("\n")[2].encode(encoding, "surrogateescape")) + 1
+        bad = f"byte 0x{ord(text[error.start]) & 0xFF:02x}, number {at} of the line, is not {encoding}"
+        raise UserError(f"{path}, line {line}: {bad}. --encoding latin-1 reads any byte.") from None
 
 
 def read_lines(path: Path) -> list[str]:
