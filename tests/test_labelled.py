@@ -391,3 +391,17 @@ def test_a_quotation_without_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(labelled, "LONGEST_LINE", 10_000)
     path = write(tmp_path / "a.csv", "text,label\n" + table(PAIRS) * 500 + '"' + "word\n" * 5000)
     refuses(path, "a.csv, line 2002", "field larger than field limit", "quotation mark")
+
+
+def test_cases_on_the_border(tmp_path: Path) -> None:
+    """Empty cells are a row; prose with commas is no table; a file that ends in .csv is one whatever its texts say."""
+    refuses(write(tmp_path / "a.csv", "text,label\na,b\n,\n"), "a.csv, line 3: no label")
+    refuses(write(tmp_path / "a.txt", "One, two.\nNone.\nNor here.\nHere.\n"), "in the first line: One, two.")
+    rows = [("__label__a", "good"), ("No", "bad"), ("So", "good"), ("Yes", "bad")]
+    assert pairs(write(tmp_path / "b.csv", table(rows))) == rows
+    assert pairs(write(tmp_path / "c.csv", "class,text\n" + table(rows)), "--text_column", "class") == rows
+
+
+def test_a_small_val_may_have_each_class_once(tmp_path: Path) -> None:
+    write(tmp_path / "dev.csv", "text,label\na,x\nb,y\nc,z\n")
+    assert [text.label for text in read(tmp_path)] == ["x", "y", "z"]
