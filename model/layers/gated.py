@@ -61,22 +61,19 @@ def run_gated(
     h = torch.zeros(x.shape[0], size, dtype=weight.dtype, device=x.device)
     c = torch.zeros(x.shape[0], size, dtype=weight.dtype, device=x.device)
     states = []
-    for step in range(x.shape[1]):
-        parts = (x[:, step] + F.linear(h, weight)).to(weight.dtype)  # batch_size x rows; c sums up in full precision
-        candidate = parts[:, :size].tanh()
-        old, at = c, size
+    for at_step in x.unbind(1):  # which has a faster gradient than x[:, step]
+        parts = (at_step + F.linear(h, weight)).to(weight.dtype)  # batch_size x rows; c sums up in full precision
+        chunks = parts.chunk(weight.shape[0] // size, dim=1)
+        candidate, old, at = chunks[0].tanh(), c, 1
         if has_input:
-            gate = parts[:, at : at + size]
-            candidate = candidate * (gate + old * peepholes[0] if sees_cell else gate).sigmoid()
-            at += size
+            candidate = candidate * (chunks[at] + old * peepholes[0] if sees_cell else chunks[at]).sigmoid()
+            at += 1
         if has_forget:
-            gate = parts[:, at : at + size]
-            c = c * (gate + old * peepholes[1] if sees_cell else gate).sigmoid()
-            at += size
+            c = c * (chunks[at] + old * peepholes[1] if sees_cell else chunks[at]).sigmoid()
+            at += 1
         c = c + candidate
         h = c.tanh()
         if has_output:
-            gate = parts[:, at : at + size]
-            h = h * (gate + c * peepholes[2] if sees_cell else gate).sigmoid()
+            h = h * (chunks[at] + c * peepholes[2] if sees_cell else chunks[at]).sigmoid()
         states.append(h)
     return torch.stack(states, dim=1)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from engine.metrics import Metric, ratio
 from model.layers.crf import CRF
-from model.text.net import TextNet
+from model.text.vectors import TextNet
 
 from .entities import OUTSIDE, goes_on, parse
 from .params import NO_TAG, Params

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from engine.metrics import Metric, class_metrics
 from model.layers.ngrams import HashedNgrams, TextCNN
 from model.layers.pooling import Pooling
-from model.text.net import TextNet
+from model.text.vectors import TextNet
 
 from .params import Params
 
