@@ -38,10 +38,10 @@ class Layout(NamedTuple):
         return bool(self.names)
 
     def is_comment(self, line: str, begins: bool) -> bool:
-        """Whether a line is a comment. In CoNLL-U, words begin with a number. In other files, a comment comes before a
+        """Whether a line that begins with # is a comment. In CoNLL-U, all are. In other files, a comment comes before a
         sentence, begins with "# ", and has other columns than the words."""
         if self.is_conllu:
-            return line.startswith("#")
+            return True
         if not begins or not line.startswith(("# ", "#begin", "#end")):
             return False
         return len(split_columns(line)) != self.num_columns or ("\t" in line) != self.has_tabs
@@ -81,16 +81,16 @@ def read_rows(lines: Iterable[str | Other], layout: Layout) -> Iterator[Row | Ot
 
     How many cells a row has is for the caller to check.
     """
-    begins = True
+    begins, is_conllu = True, layout.is_conllu
     for number, line in enumerate(lines, start=1):
         if not isinstance(line, str):
             yield line
         elif not is_word(line):
             begins = True
             yield None
-        elif not layout.is_comment(line, begins):
+        elif line[0] != "#" or not layout.is_comment(line, begins):
             begins, cells = False, split_columns(line)
-            if not layout.is_passed_over(cells):
+            if not is_conllu or not layout.is_passed_over(cells):
                 yield number, cells
 
 
