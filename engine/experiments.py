@@ -58,7 +58,8 @@ def load_experiment(
     if data_dir is not None:
         params = params.model_copy(update={"data_dir": data_dir})
     task = tasks[params.task]
-    return Experiment(task, params.with_data(load_data_params(task, Path(params.data_dir))), model_dir, params_to_write)
+    params = params.with_data(load_data_params(task, Path(params.data_dir))).resolve()
+    return Experiment(task, params, model_dir, params_to_write)
 
 
 def create_experiment(

@@ -57,7 +57,10 @@ def goal_of(task: Task, params: Any, name: str) -> Goal:
     metrics = metrics_of(task, params)
     if name not in metrics:
         known = ["loss", *metrics]
-        raise UserError(f"monitor: expected one of {', '.join(known)}, got {name}.{did_you_mean(name, known)}")
+        raise UserError(
+            f"monitor: expected one of {', '.join(known)}, got {name}.{did_you_mean(name, known)} The data in"
+            f" {params.data_dir} decides which metrics there are."
+        )
     if (metrics[name].goal == "minimize") != (name in params.minimized):  # which a search asks, without torch
         raise TypeError(f"the goal of {name} is to {metrics[name].goal}, but `minimized` of Params says otherwise")
     return metrics[name].goal

@@ -83,6 +83,10 @@ class TrainingParams(StrictModel):
         self._data = data
         return self
 
+    def resolve(self) -> Self:
+        """These parameters, with what `data` decides in the place of "auto". A task may override it."""
+        return self
+
 
 class DataParams(StrictModel):
     """What the data of every task decides: `dataset_params.json`. A task's `DataParams` extends it."""

@@ -59,7 +59,8 @@ class Group(NamedTuple):
     @property
     def title(self) -> str:
         data = f" on {self.data}" if self.data else ""
-        return f"{self.task or 'unknown task'}{data}, ranked by val {self.metric}"
+        ranked = "" if self.metric == "auto" else f", ranked by val {self.metric}"  # auto: none of them is trained
+        return f"{self.task or 'unknown task'}{data}{ranked}"
 
     @property
     def ranking_columns(self) -> tuple[str, str]:

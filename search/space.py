@@ -148,9 +148,8 @@ def read_search(
         if value is not None:
             file.values[name], file.where[name] = value, f"--{name}"
     asked = file.validate(SearchFile)
-    metric = asked.metric.get("name", params.monitor)
     space, problems = read_space(asked, file, base, params)
-    problems += [file.locate(problem) for problem in check_rest(asked, metric, base, params)]
+    problems += [file.locate(problem) for problem in check_rest(asked, base, params)]
     if problems:
         raise UserError(list_problems(file.heading or str(file.path), problems))
     count = asked.num_trials
@@ -159,6 +158,8 @@ def read_search(
         if num_trials not in (None, count):
             raise UserError(f"--num_trials {num_trials}: a grid tries all its settings, here {count}.")
     data = load_data_params(TASKS[params.task], Path(params.data_dir))
+    params = params.with_data(data).resolve()
+    metric = asked.metric.get("name", params.monitor)
     goal: Any = asked.metric.get("goal")
     how = {name: getattr(asked, name) for name in ("method", "seed", "seeds", "prune")}
     return Search(parent_dir, params, data.digest, num_trials=count, metric=metric, asked_goal=goal, space=space, **how)
@@ -201,9 +202,9 @@ def split_values(text: str) -> list[str]:
     return words
 
 
-def check_rest(asked: SearchFile, metric: str, base: JsonFile, params: Any) -> list[Problem]:
+def check_rest(asked: SearchFile, base: JsonFile, params: Any) -> list[Problem]:
     """What is wrong with a search apart from the entries of its space."""
-    problems = []
+    metric, problems = asked.metric.get("name", params.monitor), []
     if asked.metric.keys() - {"name", "goal"} or asked.metric.get("goal", "maximize") not in ("maximize", "minimize"):
         problems.append(Problem("metric", 'expected {"name": "accuracy", "goal": "maximize"}, or minimize.'))
     if metric != params.monitor and (problem := find_problem("monitor", metric, base.values, params)):

@@ -50,6 +50,12 @@ def project(tmp_path: Path) -> Path:
     for split in ("train", "valid", "test"):
         (project / "corpus").mkdir(exist_ok=True)
         (project / "corpus" / f"{split}.txt").write_text(sentences)
+    (project / "UD").mkdir()
+    rows = (
+        "1-2\tHe'll\t_\t_\t_\t_\t_\t_\t_\t_\n1\tHe\the\tPRON\t_\t_\t2\t_\t_\t_\n2\t'll\twill\tAUX\t_\t_\t0\t_\t_\t_\n\n"
+    )
+    for split in ("train", "dev", "test"):
+        (project / "UD" / f"en_ewt-ud-{split}.conllu").write_text(20 * rows)
     (project / "data" / "kaggle").mkdir()
     rows = "".join(f"Sentence: {i},Anna,NNP,B-per\n,left,VBD,O\n" for i in range(20))
     (project / "data" / "kaggle" / "ner_dataset.csv").write_text("Sentence #,Word,POS,Tag\n" + rows)

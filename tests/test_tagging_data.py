@@ -8,11 +8,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from engine.loaders import BatchSampler
 from model.sequence_tagging.sample import write_sentences
+from model.text.columns import is_running
 from tests.conftest import read_json, refused, run
 
 Sentences = list[list[tuple[str, str]]]
@@ -183,7 +184,7 @@ def test_parts_of_speech_stay_as_they_are(tmp_path: Path) -> None:
 # ------------------------------------------------------------------------------------- text and vocabulary
 
 words = st.text(st.characters(exclude_categories=["Cs"], exclude_characters=" \t\r\n"), min_size=1, max_size=6).filter(
-    lambda word: not word.startswith(("-DOCSTART-", "\ufeff"))
+    lambda word: not word.startswith(("-DOCSTART-", "\ufeff")) and word != "_"
 )
 
 
@@ -192,8 +193,9 @@ words = st.text(st.characters(exclude_categories=["Cs"], exclude_characters=" \t
     st.sampled_from(["csv", "columns", "pairs"]),
 )
 def test_any_unicode_survives(tmp_path_factory: pytest.TempPathFactory, texts: list[list[str]], layout: str) -> None:
+    assume(not all(map(is_running, texts)))  # which is refused
     folder = tmp_path_factory.mktemp("unicode")
-    sentences = [[(word, "O") for word in text] for text in texts]
+    sentences = [[(word, "B-x") for word in text] for text in texts]
     if layout == "csv":
         raw = write_csv(folder / "raw.csv", sentences * 10)
     elif layout == "columns":
@@ -203,7 +205,7 @@ def test_any_unicode_survives(tmp_path_factory: pytest.TempPathFactory, texts: l
         raw = folder / "raw"
         for split in ("train", "dev", "test"):
             (raw / split).mkdir(parents=True)
-            lines = {"sentences": [" ".join(s) for s in texts], "labels": [" ".join("O" for _ in s) for s in texts]}
+            lines = {"sentences": [" ".join(s) for s in texts], "labels": [" ".join("B-x" for _ in s) for s in texts]}
             for name, side in lines.items():
                 (raw / split / f"{name}.txt").write_bytes("".join(line + "\n" for line in side).encode())
     splits = built(raw, folder / "out")

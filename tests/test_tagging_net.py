@@ -153,7 +153,7 @@ def test_a_tag_that_train_does_not_have_is_a_miss() -> None:
     logits[0, :, 0] = 20
     outputs, labels = outputs_of(logits), torch.tensor([[0, 4, 0]])
     assert loss_fn(outputs, labels) < 1e-6
-    totals = Totals(metrics, num_items)
+    totals = Totals(metrics(make_params()), num_items)
     totals.add(outputs, labels, torch.tensor(0.0))
     assert totals.compute() == pytest.approx({"loss": 0, "f1": 0, "accuracy": 2 / 3, "precision": 0, "recall": 0})
     assert count([predictions(outputs, labels)]).tolist() == [0, 0, 1, 2, 3]

@@ -223,7 +223,7 @@ def test_parameters_that_cannot_be(tagger: Experiment) -> None:
         run("train", "--model_dir", tagger(char_hidden_dim=7)),
         "char_hidden_dim: expected an integer >= 2 and a multiple of 2",
     )
-    refused(run("train", "--model_dir", tagger(monitor="auc")), "monitor: expected one of f1, accuracy, loss")
+    refused(run("train", "--model_dir", tagger(monitor="auc")), "monitor: expected one of auto, f1, accuracy, loss")
 
 
 @pytest.mark.parametrize("name", ["ner_lstm", "ner_bilstm_crf"])

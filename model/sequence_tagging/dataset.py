@@ -12,8 +12,8 @@ from engine.building import SPLITS
 from model.text.files import most_frequent, write_lines
 from utils import UserError
 
-from .entities import OUTSIDE, TAG, find_entities, is_scheme, parse, to_iob2
-from .formats import Sentence, read_raw, write_pair
+from .entities import OUTSIDE, TAG, are_entities, find_entities, is_scheme, parse, to_iob2
+from .formats import Asked, Sentence, read_raw, write_pair
 
 logger = logging.getLogger(__name__)
 
@@ -23,6 +23,12 @@ def add_build_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--min_count_word", type=int, default=1, help="rarer words count as unknown (%(default)s)")
     parser.add_argument("--min_count_tag", type=int, default=1, help="rarer tags are not learnt (%(default)s)")
     parser.add_argument("--encoding", help="of the raw files (UTF-8; of a .csv that is no UTF-8, windows-1252)")
+    parser.add_argument(
+        "--word_column", metavar="COLUMN", help="name, or number from 1 (the first; of CoNLL-U FORM, of a .csv Word)"
+    )
+    parser.add_argument(
+        "--tag_column", metavar="COLUMN", help="name, or number from 1 (the last; of CoNLL-U UPOS, of a .csv Tag)"
+    )
 
 
 def build(source: Path, folder: Path, args: argparse.Namespace) -> dict[str, Any]:
@@ -34,7 +40,8 @@ def build(source: Path, folder: Path, args: argparse.Namespace) -> dict[str, Any
     for flag, count in (("--min_count_word", args.min_count_word), ("--min_count_tag", args.min_count_tag)):
         if count < 1:
             raise UserError(f"{flag} {count}: expected a count of at least 1.")
-    splits = harmonize_tags(read_raw(source, args.encoding))
+    splits = harmonize_tags(read_raw(source, Asked(args.encoding, args.word_column, args.tag_column)))
+    check_entities(splits)
 
     words = Counter(word for sentence in splits["train"] for word in sentence.words)
     tags = Counter(tag for sentence in splits["train"] for tag in sentence.tags)
@@ -87,6 +94,19 @@ def harmonize_tags(splits: dict[str, list[Sentence]]) -> dict[str, list[Sentence
     }
 
 
+def check_entities(splits: dict[str, list[Sentence]]) -> None:
+    """Warn if val or test has no entity. Raises UserError if train has none: there is nothing to learn."""
+    for split, sentences in splits.items():
+        if any(tag != OUTSIDE for sentence in sentences for tag in sentence.tags):
+            continue
+        if split == "train":
+            raise UserError(
+                f"{sentences[0].place}: no entity in train: all words have the tag {OUTSIDE}, so there is nothing to"
+                " learn. Are the tags in another column? --tag_column chooses one."
+            )
+        logger.warning("%s: no entity in it (all words have the tag %s), so its F1 will be 0.", split, OUTSIDE)
+
+
 def tag_vocabulary(tags: list[str]) -> list[str]:
     """The tags with O first, and without each I-x whose B-x is too rare: its entities could never begin."""
     orphans = {tag for tag in tags if parse(tag)[0] == "I" and "B" + tag[1:] not in tags}
@@ -105,13 +125,16 @@ def find_unseen_tags(splits: dict[str, list[Sentence]], tags: list[str]) -> list
 
 
 def report(splits: dict[str, list[Sentence]], vocabularies: dict[str, list[str]]) -> None:
-    known = set(vocabularies["words"])
+    known, has_entities = set(vocabularies["words"]), are_entities(vocabularies["tags"])
     seen = {tuple(sentence.words) for sentence in splits["train"]}
     for split, sentences in splits.items():
         words = [word for sentence in sentences for word in sentence.words]
         longest = max(len(sentence.words) for sentence in sentences)
         parts = [f"{len(sentences):,} sentences of up to {longest} words, {len(words):,} in all"]
-        parts.append(f"{sum(len(find_entities(s.tags)) for s in sentences):,} entities")
+        if has_entities:
+            parts.append(f"{sum(len(find_entities(s.tags)) for s in sentences):,} entities")
+        else:
+            parts.append(f"{len({tag for sentence in sentences for tag in sentence.tags}):,} different tags")
         if split != "train":
             parts.append(f"{sum(word not in known for word in words) / len(words):.1%} unknown words")
             parts.append(f"{sum(tuple(s.words) in seen for s in sentences):,} of the sentences in train too")

@@ -39,6 +39,12 @@ def is_scheme(tags: Iterable[str]) -> bool:
     return any(map(TAG.fullmatch, tags))
 
 
+def are_entities(tags: Iterable[str]) -> bool:
+    """Whether each of the tags that a network learns is O or marks an entity. Those of a corpus are harmonized, so all
+    of them do or none does."""
+    return all(tag == OUTSIDE or TAG.fullmatch(tag) for tag in tags)
+
+
 class Entity(NamedTuple):
     start: int
     end: int  # the index after the last word
@@ -77,3 +83,9 @@ def bracket(words: Sequence[str], entities: Iterable[Entity], mark: Callable[[st
         marked += [*words[at:start], mark(f"[{inside}]")]
         at = end
     return " ".join([*marked, *words[at:]])
+
+
+def with_tags(words: Sequence[str], tags: Sequence[str], right: Sequence[str] | None = None) -> str:
+    """`When/SCONJ a/DET`, for tags that mark no entities. Where `right` has another tag: `is/VERB(AUX)`."""
+    triples = zip(words, tags, right or tags, strict=True)
+    return " ".join(f"{word}/{tag}" + (f"({correct})" if correct != tag else "") for word, tag, correct in triples)

@@ -8,11 +8,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from engine.metrics import Metric, ratio
+from engine.metrics import Metric, count_correct, ratio
 from model.layers.crf import CRF
 from model.text.vectors import TextNet
 
-from .entities import OUTSIDE, goes_on, parse
+from .entities import OUTSIDE, are_entities, goes_on, parse
 from .params import NO_TAG, Params
 
 
@@ -200,5 +200,18 @@ def f1(counts: Tensor) -> float:
     return ratio(torch.stack([2 * correct, predicted + labelled]))
 
 
+def tags_and_labels(outputs: Outputs, labels: Tensor) -> Tensor:
+    """2 x all words of a batch, padding too: predicted tags, and labels."""
+    return torch.stack([outputs.tags.flatten(), labels.flatten()])
+
+
 # The line of an epoch and the curves show the first two.
-metrics = {compute.__name__: Metric(predictions, count, compute) for compute in (f1, accuracy, precision, recall)}
+ENTITY_METRICS = {
+    compute.__name__: Metric(predictions, count, compute) for compute in (f1, accuracy, precision, recall)
+}
+TAG_METRICS = {"accuracy": Metric(tags_and_labels, count_correct, ratio)}
+
+
+def metrics(params: Params) -> dict[str, Metric]:
+    """F1, accuracy, precision and recall if the tags mark entities; accuracy for others, such as parts of speech."""
+    return ENTITY_METRICS if are_entities(params.data.tags) else TAG_METRICS

@@ -8,6 +8,8 @@ from pydantic import Field
 
 from model.text.params import TextDataParams, TextParams
 
+from .entities import are_entities
+
 if TYPE_CHECKING:
     from typing_extensions import Self
 
@@ -19,11 +21,18 @@ class Params(TextParams):
 
     data_dir: str = Field("data/ner", description="The built data set; --data_dir overrides it.")
     batch_size: int = Field(32, ge=1, description="Sentences per optimizer step.")
-    monitor: Literal["f1", "accuracy", "loss"] = Field(
-        "f1", description="What chooses the best weights, on val: F1 of entities, accuracy of words, or the loss."
+    monitor: Literal["auto", "f1", "accuracy", "loss"] = Field(
+        "auto",
+        description="What chooses the best weights, on val: F1 of entities, accuracy of words, or the loss; auto takes"
+        " f1 if the tags mark entities, else accuracy.",
     )
 
     crf: bool = Field(False, description="Score whole sequences of tags, with a conditional random field.")
+
+    def resolve(self) -> Self:
+        if self.monitor != "auto":
+            return self
+        return self.model_copy(update={"monitor": "f1" if are_entities(self.data.tags) else "accuracy"})
 
 
 class DataParams(TextDataParams):

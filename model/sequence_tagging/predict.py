@@ -12,15 +12,25 @@ import numpy as np
 from engine.answers import Record, bold
 from engine.predicting import Example, Options, Unreadable
 from engine.texts import read_lines
+from model.text.columns import (
+    CONLLU_ENDINGS,
+    find_column,
+    find_layout,
+    first_sentence,
+    is_word,
+    read_rows,
+    split_columns,
+)
 from model.text.predict import WordProcessing
+from utils import UserError
 
-from .entities import bracket, find_entities
-from .formats import COLUMN_ENDINGS, is_word, split_columns
+from .entities import are_entities, bracket, find_entities, with_tags
+from .formats import COLUMN_ENDINGS
 from .params import Params
 
 
 class Processing(WordProcessing):
-    """Sentences, or lists of their words. A record says the tag of each word, and the spans that the tags mark."""
+    """Sentences, or lists of their words. A record says the tag of each word, and the spans of entities."""
 
     outputs: ClassVar = {
         "tags": "batch_size x length: indices into data.tags, -1 behind a sentence's end; int64",
@@ -33,18 +43,24 @@ class Processing(WordProcessing):
     def __init__(self, params: Params, top: int = 1):
         super().__init__(params, top)
         self.tags = params.data.tags
+        self.has_entities = are_entities(self.tags)
 
     def read_file(self, options: Options) -> Iterator[Any]:
-        """Lines; or sentences of CoNLL's columns, of which the first is read."""
+        """Lines; or sentences in CoNLL's columns, of which the first is read, of CoNLL-U the column FORM."""
         file = str(options.file)
         if options.columns or Path(file).suffix.lower() in COLUMN_ENDINGS or self.looks_like_columns(file):
-            return read_first_column(file)
+            return read_words(file)
         return super().read_file(options)
 
     def looks_like_columns(self, file: str) -> bool:
-        """Whether the first lines all have as many words, and a tag last. (Of stdin, no line is looked at twice.)"""
+        """Whether it is CoNLL-U, or its first lines all have as many words, and a tag last.
+
+        Of stdin, no line is looked at twice.
+        """
         if file == "-":
             return False
+        if find_layout(read_lines(file, keep_empty=True)).is_conllu:
+            return True
         head = [line for line in itertools.islice(read_lines(file), 10) if isinstance(line, str) and is_word(line)]
         lines = [split_columns(line) for line in head]
         return (
@@ -69,6 +85,8 @@ class Processing(WordProcessing):
 
     def complete(self, example: Example, record: Record) -> Record:
         words, spans = example.content
+        if not self.has_entities:
+            return {"input": example.input, **record, "words": words}
         found = []
         for start, end, kind in find_entities(record["prediction"]):
             first, stop = spans[start][0], spans[end - 1][1]  # characters
@@ -77,6 +95,8 @@ class Processing(WordProcessing):
         return {"input": example.input, **record, "words": words, "spans": found}
 
     def show(self, record: Record, color: bool = False) -> str:
+        if not self.has_entities:
+            return with_tags(record["words"], record["prediction"])
         entities = find_entities(record["prediction"])
         return bracket(record["words"], entities, lambda text: bold(text, color))
 
@@ -90,15 +110,26 @@ class Processing(WordProcessing):
         return "".join(f"{word} {tag}\n" for word, tag in zip(record["words"], record["prediction"], strict=True))
 
 
-def read_first_column(name: str) -> Iterator[list[str] | Unreadable]:
-    """The words of each sentence of a file in CoNLL's columns."""
+def read_words(name: str) -> Iterator[list[str] | Unreadable]:
+    """The words of each sentence of a file in CoNLL's columns. Raises UserError if it has no column of words."""
+    lines = read_lines(name, keep_empty=True)
+    head = first_sentence(lines)
+    layout = find_layout(head, Path(name).suffix.lower() in CONLLU_ENDINGS)
+    try:
+        word_at = find_column("--file", "FORM", layout.names, layout.num_columns) if layout.is_conllu else 0
+    except UserError as error:
+        raise UserError(f"{name}: {error}") from None
     words: list[str] = []
     bad: list[Unreadable] = []  # a line that cannot be read stands for its sentence
-    for line in itertools.chain(read_lines(name, keep_empty=True), [""]):
-        if isinstance(line, Unreadable):
-            bad.append(line)
-        elif is_word(line):
-            words.append(split_columns(line)[0])
+    for row in itertools.chain(read_rows(itertools.chain(head, lines), layout), [None]):
+        if isinstance(row, Unreadable):
+            bad.append(row)
+        elif row is not None:
+            line, cells = row
+            if word_at < len(cells):
+                words.append(cells[word_at])
+            else:
+                bad.append(Unreadable(f"{name}, line {line}", f"{len(cells)} columns, expected {layout.num_columns}"))
         elif words or bad:
             yield bad[0] if bad else words
             words, bad = [], []
