@@ -40,9 +40,10 @@ def is_scheme(tags: Iterable[str]) -> bool:
 
 
 def are_entities(tags: Iterable[str]) -> bool:
-    """Whether each of the tags that a network learns is O or marks an entity. Those of a corpus are harmonized, so all
-    of them do or none does."""
-    return all(tag == OUTSIDE or TAG.fullmatch(tag) for tag in tags)
+    """Whether the tags that a network learns mark entities: those of a scheme do, and those beside an O. Parts of
+    speech do not."""
+    tags = list(tags)
+    return OUTSIDE in tags or is_scheme(tags)
 
 
 class Entity(NamedTuple):
