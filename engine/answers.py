@@ -152,7 +152,7 @@ def strongest_words(record: Record, weigh: Callable[[float], float] = abs) -> li
     """A few words that decided, with their influence; first that for which `weigh` says most."""
     named = [word if word.strip() else "\u2423" for word in record["words"]]
     pairs = sorted(zip(named, record["influence"], strict=True), key=lambda pair: -weigh(pair[1]))
-    least = max(LEAST_NAMED * weigh(pairs[0][1]), 0)
+    least = LEAST_NAMED * weigh(pairs[0][1])
     return [pair for pair in pairs[:MOST_NAMED] if weigh(pair[1]) > least]
 
 

@@ -395,8 +395,7 @@ def test_a_person_sees_what_decided(reviews: Path) -> None:
 
 
 def test_explained_lines_and_tables(reviews: Path) -> None:
-    """What a line names, the coloured text and the column are of the same words; only the latter leaves out what spoke
-    against the prediction."""
+    """A line names what spoke for the prediction or against it; the column, only what spoke for it."""
     (record,) = load_predictor(reviews).explaining(REVIEW)
     result = explain(reviews, REVIEW, "--top", 2)
     named = result.out.rstrip("]\n").rpartition("  [")[2].split("  ")
