@@ -3,6 +3,7 @@
     python predict.py --model_dir experiments/base_model photo.jpg more_photos/ 'others/*.png'
     python predict.py --model_dir experiments/ner_bilstm_crf "Anna Smith lives in Kent."
     python predict.py --model_dir experiments/tabular_mlp visitors.csv --output answers.csv
+    python predict.py --model_dir experiments/reviews "A lovely film." --explain
 
 From Python: `predictor = load_predictor("experiments/base_model")`, then `predictor(["photo.jpg"])`.
 
@@ -32,6 +33,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--columns", action="store_true", help="text: --file has CoNLL's columns, whatever its ending")
     parser.add_argument("--tokenized", action="store_true", help="text is tokenized already: split it at spaces only")
     parser.add_argument("--top", type=int, default=1, help="how many classes to list (%(default)s)")
+    parser.add_argument("--explain", action="store_true", help="classes of text: also say which words decided")
     parser.add_argument("--format", choices=FORMATS, help="output format (that of --output's ending, else text)")
     parser.add_argument("--output", metavar="FILE", help="write to a file, which appears when it is whole")
     parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, mps (the fastest available)")
@@ -63,6 +65,8 @@ def main() -> None:
         raise UserError(f"--top {args.top}: expected at least 1.")
     check_output(args.output, (args.file, *args.inputs))
     predictor = load_predictor(args.weights or args.model_dir, args.device, args.top)
+    if args.explain:
+        predictor = predictor.explaining
     gc.freeze()  # what is loaded stays, so the garbage collector need not look through it again and again
     inputs = predictor.processing.read(args.inputs, Options(args.file, args.tokenized, args.columns))
     with open_writer(predictor.processing, args.format, args.output) as writer:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -124,3 +124,42 @@ def as_text(value: Any) -> str:
     if isinstance(value, list | tuple):
         return ", ".join(map(as_text, value))
     return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+# ------------------------------------------------------------------------------------------------ what decided
+
+
+MOST_NAMED = 5  # words of a text that a line names
+LEAST_NAMED = 0.1  # of the influence of the strongest word
+FOR, AGAINST = ("", 223, 215, 208), ("", 153, 111, 75)  # numbers of terminal colours, the strongest last
+
+
+def pieces(record: Record) -> Iterator[tuple[str, float]]:
+    """The text of a record with `influence`: its words, and what stands between them.
+
+    Each piece comes with its influence as a share of the strongest: -1 to 1, and 0 for what is no word.
+    """
+    text, end = record["input"], 0
+    strongest = max(map(abs, record["influence"])) or 1.0
+    for (start, stop), influence in zip(record["word_spans"], record["influence"], strict=True):
+        yield text[end:start], 0.0
+        yield text[start:stop], influence / strongest
+        end = stop
+    yield text[end:], 0.0
+
+
+def strongest_words(record: Record, weigh: Callable[[float], float] = abs) -> list[tuple[str, float]]:
+    """A few words that decided, with their influence; first that for which `weigh` says most."""
+    named = [word if word.strip() else "\u2423" for word in record["words"]]
+    pairs = sorted(zip(named, record["influence"], strict=True), key=lambda pair: -weigh(pair[1]))
+    least = LEAST_NAMED * weigh(pairs[0][1])
+    return [pair for pair in pairs[:MOST_NAMED] if weigh(pair[1]) > least]
+
+
+def explained(record: Record, color: bool) -> str:
+    """The text of a record with `influence`, coloured, or followed by the words that decided most."""
+    if not color:
+        named = "  ".join(f"{word} {influence:+.2g}" for word, influence in strongest_words(record))
+        return f"{record['input']}  [{named}]" if named else record["input"]
+    painted = [(text, (FOR if share > 0 else AGAINST)[round(3 * abs(share))]) for text, share in pieces(record)]
+    return "".join(f"\033[38;5;16;48;5;{number}m{text}\033[0m" if number else text for text, number in painted)

@@ -234,9 +234,10 @@ class Predictor:
     def explaining(self) -> Predictor:
         """The same, but its records also say which parts of the input decided. Raises UserError if it cannot."""
         if not self.can_explain:
+            known = hasattr(self.network, "can_explain")  # of exported graphs, it is not
+            kind = f"a network for {self.task.replace('_', ' ')}" if known else "an exported graph"
             raise UserError(
-                f"{self.about.path}: does not say what decided. Trained weights of text classification do, but not"
-                " their exported graphs."
+                f"{self.about.path}: {kind} cannot explain its predictions. Trained weights of text classification can."
             )
         network: Any = self.network
         return Predictor(self.task, self.processing, network.explain, self.about)

@@ -83,15 +83,18 @@ class TorchNetwork:
 
     @torch.inference_mode()
     def __call__(self, inputs: Arrays) -> dict[str, np.ndarray]:
-        tensors = to_tensors(inputs)
-        with autocast(self.device, self.precision):
-            outputs = self.net(to_device(tensors, self.device))
-        return to_arrays(self.answers(outputs))
+        return to_arrays(self.answers(self._compute(to_device(to_tensors(inputs), self.device))))
 
     def explain(self, inputs: Arrays) -> dict[str, np.ndarray]:
         """The same, and "influence": what `influence` of the task's net.py says, if it has one (`can_explain`)."""
-        influence = self.influence(self.net, to_device(to_tensors(inputs), self.device))
-        return self(inputs) | to_arrays({"influence": influence})
+        tensors = to_device(to_tensors(inputs), self.device)
+        with torch.no_grad():
+            outputs = self._compute(tensors)
+        return to_arrays({**self.answers(outputs), "influence": self.influence(self.net, tensors, outputs)})
+
+    def _compute(self, tensors: Any) -> Any:
+        with autocast(self.device, self.precision):
+            return self.net(tensors)
 
 
 def answers_of(task: Task) -> Any:

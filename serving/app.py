@@ -115,13 +115,13 @@ class App(FastAPI):
         """POST /predict."""
         try:
             async with self.bodies.read(request) as body:
-                return as_response(await self.batcher.answer(await self._parse(request, body)))
+                return as_response(await self.batcher.answer(*await self._parse(request, body)))
         except Refused as error:
             return refusal(error.status, error.message, {"retry-after": "1"} if error.status == 429 else {})
         except ClientDisconnect:
             return refusal(400, "the body is cut off")  # which nobody reads
 
-    async def _parse(self, request: Request, body: bytearray) -> list[Any]:
+    async def _parse(self, request: Request, body: bytearray) -> tuple[list[Any], bool]:
         content_type, accepts = request.headers.get("content-type", ""), self.batcher.predictor.processing.accepts
         if len(body) <= SMALL:
             return parse(body, content_type, accepts, self.limits)

@@ -49,27 +49,34 @@ class Batcher:
         self.num_unanswered = 0
         self.has_ended = False
 
-    async def answer(self, raws: Sequence[Any]) -> list[Record]:
+    async def answer(self, raws: Sequence[Any], explain: bool = False) -> list[Record]:
         """A record for each input, in order. Bugs that spoil some of the inputs are told in their records.
 
+        Args:
+            explain: the records are also to say what decided.
+
         Raises:
-            Refused: too many inputs wait already.
+            Refused: too many inputs wait already, or the network cannot explain.
             Exception: a bug spoilt all inputs, or ended `run`.
         """
         if self.num_unanswered and self.num_unanswered + len(raws) > self.limits.waiting:
             raise Refused(429, f"{self.num_unanswered} inputs are waiting; try again in a second")
+        predictor = self.predictor
+        if explain and not predictor.can_explain:
+            raise Refused(422, 'explain: these weights cannot. Where GET /model says "explains": true, they can.')
+        predictor = predictor.explaining if explain else predictor
         self.num_unanswered += len(raws)
         try:
             turns = asyncio.Semaphore(self.at_once)  # other requests come in between
             if len(raws) == 1:
-                return [await self._answer(raws[0], turns)]
-            answers = (self._answer(raw, turns) for raw in raws)
+                return [await self._answer(predictor, raws[0], turns)]
+            answers = (self._answer(predictor, raw, turns) for raw in raws)
             return _without_bugs(raws, await asyncio.gather(*answers, return_exceptions=True))
         finally:
             self.num_unanswered -= len(raws)
 
-    async def _answer(self, raw: Any, turns: asyncio.Semaphore) -> Record:
-        loop, predictor = asyncio.get_running_loop(), self.predictor
+    async def _answer(self, predictor: Predictor, raw: Any, turns: asyncio.Semaphore) -> Record:
+        loop = asyncio.get_running_loop()
         async with turns:
             example = await loop.run_in_executor(self.pool, preprocess, predictor, raw, self.limits)
             if example is None:

@@ -12,6 +12,7 @@ from serving.limits import Limits
 
 Schema = dict[str, Any]
 TEXT: Schema = {"type": "string"}
+EXPLAIN: Schema = {"type": "boolean", "default": False, "description": "whether records also say which words decided"}
 
 
 def describe(predictor: Predictor, limits: Limits) -> dict[str, Any]:
@@ -24,6 +25,7 @@ def describe(predictor: Predictor, limits: Limits) -> dict[str, Any]:
         "tags": tags,
         "tag_types": sorted({tag[2:] for tag in tags if tag[1:2] == "-"}),
         "columns": processing.describe_columns() if isinstance(processing, RowProcessing) else [],
+        "explains": predictor.can_explain,
     }
     return {
         "task": predictor.task,
@@ -83,7 +85,10 @@ def _describe_request(predictor: Predictor, limits: Limits) -> Schema:
         item = {"type": "object", "properties": properties, "required": [*properties]}
         example = {column["name"]: _example(column) for column in columns}
     inputs = {"type": "array", "items": item, "minItems": 1, "maxItems": limits.inputs}
-    return {"application/json": {"schema": _closed({"inputs": inputs}), "example": {"inputs": [example]}}}
+    schema = _closed({"inputs": inputs})
+    if predictor.can_explain:
+        schema["properties"]["explain"] = EXPLAIN
+    return {"application/json": {"schema": schema, "example": {"inputs": [example]}}}
 
 
 def _example(column: dict[str, Any]) -> Any:
@@ -111,7 +116,17 @@ RECORD: Schema = {
         "prediction": {"description": "a class, a list of labels or of tags, a number, or an object of numbers"},
         "probability": {"type": ["number", "null"], "description": "of the prediction; null for numbers"},
         "probabilities": {"type": "object", "additionalProperties": {"type": "number"}},
-        "words": {"type": "array", "items": TEXT, "description": "of a text, one for each tag"},
+        "words": {"type": "array", "items": TEXT, "description": "of a text, one for each tag or influence"},
+        "influence": {
+            "type": "array",
+            "items": {"type": "number"},
+            "description": "of each word: positive for the prediction, negative against it",
+        },
+        "word_spans": {
+            "type": "array",
+            "items": {"type": "array", "items": {"type": "integer"}},
+            "description": "the first character of each word, and the last + 1",
+        },
         "spans": {
             "type": "array",
             "description": "names found in a text; start and end count its characters",

@@ -31,8 +31,9 @@ EXTENDED_NAME = re.compile(rb"filename\*\s*=\s*[\w-]*'[\w-]*'([^;\s]*)", re.IGNO
 SHOWN = 100  # characters of a refused text that its record repeats
 
 
-def parse(body: bytearray, content_type: str, accepts: str, limits: Limits) -> list[Any]:
-    """The raw inputs in the body of a request, an `Unreadable` in place of one that is of a wrong type or too long.
+def parse(body: bytearray, content_type: str, accepts: str, limits: Limits) -> tuple[list[Any], bool]:
+    """The raw inputs in the body of a request, an `Unreadable` in place of one that is of a wrong type or too long; and
+    whether the answers are to be explained.
 
     Raises:
         Refused: the body as a whole is not what was expected.
@@ -41,10 +42,11 @@ def parse(body: bytearray, content_type: str, accepts: str, limits: Limits) -> l
     expected = "multipart/form-data" if accepts == "images" else "application/json"
     if kind != expected:
         raise Refused(415, f"Content-Type: expected {expected}, got {kind[:SHOWN] or 'none'}. {_expected(accepts)}")
-    inputs = parse_form(body, content_type, limits) if accepts == "images" else parse_json(body, accepts, limits)
+    is_form = accepts == "images"
+    inputs, explain = (parse_form(body, content_type, limits), False) if is_form else parse_json(body, accepts, limits)
     if not inputs:
         raise Refused(422, f"no inputs. {_expected(accepts)}")
-    return inputs
+    return inputs, explain
 
 
 def _expected(accepts: str) -> str:
@@ -58,8 +60,8 @@ def _too_many(limits: Limits) -> Refused:
 # ------------------------------------------------------------------------------------------------ JSON
 
 
-def parse_json(body: bytearray, accepts: str, limits: Limits) -> list[Any]:
-    """The list `inputs`. Raises Refused if the body is no JSON (strictly: UTF-8, no NaN), or something else."""
+def parse_json(body: bytearray, accepts: str, limits: Limits) -> tuple[list[Any], bool]:
+    """`inputs` and `explain`. Raises Refused if the body is no JSON (strictly: UTF-8, no NaN), or something else."""
     try:
         value = json.loads(body.decode("utf-8"), parse_constant=_no_number, parse_float=_finite)
         if b"\\u" in body:  # may be half a surrogate pair, which is no text
@@ -74,12 +76,14 @@ def parse_json(body: bytearray, accepts: str, limits: Limits) -> list[Any]:
         raise Refused(400, f"not JSON: {error!s:.200}. {_expected(accepts)}") from None
     if not isinstance(value, dict) or not isinstance(value.get("inputs"), list):
         raise Refused(422, _expected(accepts))
-    if unknown := sorted(value.keys() - {"inputs"}):
+    if unknown := sorted(value.keys() - {"inputs", "explain"}):
         raise Refused(422, f"unknown field {unknown[0][:SHOWN]}. {_expected(accepts)}")
+    if not isinstance(explain := value.get("explain", False), bool):
+        raise Refused(422, "explain: expected true or false")
     if len(value["inputs"]) > limits.inputs:
         raise _too_many(limits)
     check = {"texts": check_text, "rows": check_row}[accepts]
-    return [check(item, limits) for item in value["inputs"]]
+    return [check(item, limits) for item in value["inputs"]], explain
 
 
 def _no_number(name: str) -> float:

@@ -256,6 +256,39 @@ def tagger(tmp_path: Path, shared_text: Path) -> Callable[..., Path]:
     return write
 
 
+@pytest.fixture(scope="session")
+def shared_reviews(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A built data set of 300 short reviews, not to be changed."""
+    data = tmp_path_factory.mktemp("reviews") / "built"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("model.text_classification.sample.NUM_REVIEWS", 300)
+        result = run("build_dataset", "--task", "text_classification", "--sample", "--output_dir", data)
+    assert result.status == 0, result.err
+    return data
+
+
+@pytest.fixture(scope="session")
+def critic(shared_reviews: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """`critic(level="char")` trains a sum over words, or what is set otherwise, on the shared reviews."""
+
+    def train(**params: Any) -> Path:
+        folder = tmp_path_factory.mktemp("critic") / "reviews"
+        folder.mkdir()
+        values = {"task": "text_classification", "data_dir": str(shared_reviews), "net": "bag", "ngram_length": 1}
+        values |= {"num_epochs": 8, "learning_rate": 0.05, "embedding_dim": 8, "lstm_hidden_dim": 8}
+        (folder / "params.json").write_text(json.dumps({**values, **params}), encoding="utf-8")
+        train_ok(folder)
+        return folder
+
+    return train
+
+
+@pytest.fixture(scope="session")
+def reviews(critic: Callable[..., Path]) -> Path:
+    """An experiment that classifies reviews, not to be changed."""
+    return critic()
+
+
 # run train.py, and in the batch of that number wait until there is a file called go
 SLOW = """
 import os, sys, time, engine.run, evaluate, train

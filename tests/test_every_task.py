@@ -229,7 +229,11 @@ def words_of(name: str, data: Path, split: str) -> tuple[list[str], Options]:
     """What names the examples of a split on predict.py's command line."""
     folder, accepts = data / split, TASKS[name].Processing.accepts
     if accepts == "texts":
-        return [], Options(file=str(folder / "sentences.txt"), tokenized=True)
+        if (folder / "sentences.txt").exists():
+            return [], Options(file=str(folder / "sentences.txt"), tokenized=True)
+        return [], Options(
+            file=str(folder / "texts.txt"), tokenized=read_json(data / "dataset_params.json")["tokenized"]
+        )
     return [str(folder / "rows.csv" if accepts == "rows" else data / f"{split}_signs")], Options()
 
 
@@ -238,7 +242,8 @@ def test_predicts_what_evaluation_says(name: str, built: Path, finished: Path, t
     assert run("evaluate", "--model_dir", finished).status == 0
     (path,) = finished.glob("predictions_test.*")
     words, options = words_of(name, Path(shutil.copytree(built, tmp_path / "elsewhere")), "test")
-    words += ["--file", options.file, "--tokenized"] if options.file else []
+    words += ["--file", options.file] if options.file else []
+    words += ["--tokenized"] if options.tokenized else []
     (checkpoint,) = (finished / "best_weights").glob("*.pt")
     for file in (checkpoint, checkpoint.with_suffix(".sha256")):
         shutil.copy(file, tmp_path)

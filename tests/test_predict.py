@@ -331,6 +331,139 @@ def test_sentences_of_the_sample_are_split_as_they_were_written(text_model: Path
     assert len(lines) == 100
 
 
+# ---------------------------------------------------------------------------------------- what decided
+
+
+REVIEW = "The plot was  very touching.<br />It's 🏴 good, the hero isn't dull!"
+
+
+def explain(model: Path, *words: Any) -> Result:
+    return run("predict", "--model_dir", model, "--explain", *words)
+
+
+def test_each_word_has_an_influence(reviews: Path) -> None:
+    (record,) = read_jsonl(explain(reviews, REVIEW, "--format", "jsonl").out)
+    assert record["input"] == REVIEW
+    assert record["words"][:8] == ["The", "plot", "was", "very", "touching", ".", "It", "'s"]
+    assert [REVIEW[start:end] for start, end in record["word_spans"]] == record["words"]
+    assert len(record["influence"]) == len(record["words"])
+    predictor = load_predictor(reviews)
+    assert predictor.explaining(REVIEW) == [record]
+    (plain,) = predictor(REVIEW)
+    assert plain == {name: record[name] for name in ("input", "prediction", "probability")}
+    (tokenized,) = read_jsonl(explain(reviews, "very  good", "--tokenized", "--format", "jsonl").out)
+    assert (tokenized["input"], tokenized["word_spans"]) == ("very good", [[0, 4], [5, 9]])
+
+
+def test_a_text_of_characters(critic: Any) -> None:
+    model = critic(level="char")
+    (record,) = read_jsonl(explain(model, "A film\n!", "--format", "jsonl").out)
+    assert record["words"] == ["A", " ", "f", "i", "l", "m", " ", "!"]
+    assert record["word_spans"] == [[i, i + 1] for i in range(8)]
+    assert len(record["influence"]) == 8
+    shown = {**record, "input": "a b", "words": ["a", " ", "b"], "influence": [0.1, 2.0, -1.0]}
+    assert load_predictor(model).processing.show(shown).endswith("a b  [\u2423 +2  b -1]")  # a space to be seen
+
+
+def test_the_middle_of_a_long_text_decides_nothing(critic: Any) -> None:
+    predictor = load_predictor(critic(max_length=5)).explaining
+    short, long = predictor(["good bad film awful bland", "good bad film very very dull awful bland"])
+    assert long["words"] == long["input"].split()
+    assert long["influence"] == [*short["influence"][:3], 0, 0, 0, *short["influence"][3:]]
+    assert long["probability"] == short["probability"]
+
+
+def test_a_person_sees_what_decided(reviews: Path) -> None:
+    show = load_predictor(reviews).processing.show
+    words = ["It", "was", "never", "good", ",", "dull", "."]
+    spans = [[0, 2], [3, 6], [8, 13], [14, 18], [18, 19], [20, 24], [24, 25]]
+    influence = [-0.2, 0.3, 1.312, -2.0, 0.9, 4.0, 0.0]
+    record = {"input": "It was  never good, dull.", "prediction": "negative", "probability": 0.75}
+    explained = {**record, "words": words, "word_spans": spans, "influence": influence}
+    named = "dull +4  good -2  never +1.3  , +0.9"  # what has less than a tenth of the strongest is left out
+    assert show(explained) == f"negative 0.7500  It was  never good, dull.  [{named}]"
+    painted = {"never": 223, "good": 111, ",": 223, "dull": 208}
+    text = record["input"]
+    for word, number in painted.items():
+        text = str(text).replace(word, f"\033[38;5;16;48;5;{number}m{word}\033[0m")
+    assert show(explained, color=True) == f"\033[1mnegative 0.7500\033[0m  {text}"
+    assert show({**explained, "influence": [0.0] * 7}) == show(record) == "negative 0.7500  It was  never good, dull."
+    assert show({**explained, "influence": [float(i) for i in range(7)]}).endswith(
+        "[. +6  dull +5  , +4  good +3  never +2]"
+    )
+    assert show({**explained, "influence": [0.0] * 7}, color=True).endswith(str(record["input"]))
+
+
+def test_explained_lines_and_tables(reviews: Path) -> None:
+    """A line names what spoke for the prediction or against it; the column, only what spoke for it."""
+    (record,) = load_predictor(reviews).explaining(REVIEW)
+    result = explain(reviews, REVIEW, "--top", 2)
+    named = result.out.rstrip("]\n").rpartition("  [")[2].split("  ")
+    strongest = max(record["words"], key=lambda word: abs(record["influence"][record["words"].index(word)]))
+    assert named[0].split(" ")[0] == strongest
+    assert len(named) == 5
+    (row,) = csv.DictReader(explain(reviews, REVIEW, "--top", 2, "--format", "csv").out.splitlines())
+    assert list(row) == ["input", "prediction", "probability", "prediction 2", "probability 2", "decided by", "error"]
+    order = sorted(zip(record["influence"], record["words"], strict=True), reverse=True)[:5]
+    assert row["decided by"].split(" ") == [word for value, word in order if value > 0.1 * order[0][0]]
+    plain = run("predict", "--model_dir", reviews, REVIEW, "--format", "csv").out
+    assert plain.startswith("input,prediction,probability,error\n")
+
+
+def test_nothing_spoke_for_the_prediction(reviews: Path) -> None:
+    record = {"input": "a b", "prediction": "positive", "probability": 0.5, "words": ["a", "b"]}
+    cells = load_predictor(reviews).processing.cells
+    assert cells({**record, "influence": [-2.0, -1.0]})["decided by"] == ""
+    assert cells({**record, "influence": [-2.0, 1.0]})["decided by"] == "b"
+
+
+def test_what_cannot_explain(trained: Path, row_model: Path, text_model: Path, reviews: Path, tmp_path: Path) -> None:
+    refused(explain(trained, "a.jpg"), "a network for image classification cannot explain its predictions")
+    refused(explain(row_model, "a.csv"), "a network for tabular prediction cannot", "of text classification can")
+    refused(explain(text_model, "Kila"), "a network for sequence tagging cannot")
+    assert run("export", "--model_dir", reviews, "--output", tmp_path / "model.onnx").status == 0
+    words = ["--weights", tmp_path / "model.onnx", REVIEW]
+    refused(run("predict", *words, "--explain"), "model.onnx: an exported graph cannot explain its predictions")
+    assert run("predict", *words).out.endswith(f"{REVIEW}\n")
+    refused(explain(reviews, REVIEW, "--format", "conll"), "--format conll is for tagged text")
+
+
+def test_influences_add_up(reviews: Path) -> None:
+    """Of a sum over words: to the score of the class above the mean of all, without the part that no word has."""
+    network: Any = load_predictor(reviews, "cpu").network
+    network.precision = torch.float32
+    texts = [REVIEW.split(" "), ["very", "dull"], ["nowhere"]]
+    explained = network.explain(load_predictor(reviews).processing.collate([(words, None) for words in texts]))
+    bias = network.net.fc.bias.detach().numpy()
+    above_mean = [scores - scores.mean(axis=-1, keepdims=True) for scores in (explained["outputs"], bias)]
+    predicted = explained["outputs"].argmax(axis=1)
+    expected = above_mean[0].max(axis=1) - above_mean[1][predicted]
+    assert explained["influence"].sum(axis=1) == pytest.approx(expected, abs=1e-5)
+    assert np.all(explained["influence"][1, 2:] == 0)  # padding
+
+
+@pytest.mark.parametrize("params", [{}, {"net": "rnn"}, {"net": "cnn"}])
+def test_without_its_strongest_word_a_text_is_less_sure(critic: Any, params: Any) -> None:
+    predictor = load_predictor(critic(**params))
+    (record,) = predictor.explaining("The plot was good, clever and touching.")
+    words, strongest = record["words"], int(np.argmax(record["influence"]))
+    assert record["influence"][strongest] > 0
+    (other,) = predictor([[word for i, word in enumerate(words) if i != strongest]])
+    probability = other["probability"] if other["prediction"] == record["prediction"] else 1 - other["probability"]
+    assert probability < record["probability"]
+
+
+def test_the_predicted_class_is_explained(reviews: Path) -> None:
+    """Even if it is predicted in lower precision, in which another class may be ahead."""
+    predictor = load_predictor(reviews, "cpu")
+    network: Any = predictor.network
+    inputs = {name: torch.from_numpy(array) for name, array in predictor.processing.collate([(["good"], None)]).items()}  # type: ignore
+    scores = network.net(inputs)
+    one, other = (network.influence(network.net, inputs, outputs) for outputs in (scores, -scores))
+    assert one.abs().sum() > 0
+    assert torch.allclose(one, -other)
+
+
 # ------------------------------------------------------------------------------------------------ rows
 
 

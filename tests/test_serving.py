@@ -38,6 +38,7 @@ from starlette.testclient import TestClient
 from engine.answers import Record
 from engine.predicting import About, Example, Predictor
 from engine.texts import TextProcessing
+from model.text_classification.report import color, highlight, shorten
 from predict import load_predictor
 from serving import inputs as serving_inputs
 from serving import weights as serving_weights
@@ -259,6 +260,97 @@ def test_the_schema(images: TestClient, texts: TestClient, rows: TestClient) -> 
     assert "'openapi.json'" in page  # relative to the path that a proxy may give the server
 
 
+# --------------------------------------------------------------------------------------- explanations
+
+
+@pytest.fixture(scope="module")
+def critics(reviews: Path) -> Iterator[TestClient]:
+    with open_client(App(Weights(reviews, lambda: load_predictor(reviews, top=10)), Limits(), 64)) as client:
+        yield client
+
+
+def test_explained_answers(critics: TestClient, reviews: Path) -> None:
+    texts = ["A dull film.", ["very", "good"], ""]
+    plain, without, explained = (
+        critics.post("/predict", json={"inputs": texts, **more}).json()["predictions"]
+        for more in ({}, {"explain": False}, {"explain": True})
+    )
+    assert plain == without
+    assert "words" not in plain[0]
+    assert explained[0]["words"] == ["A", "dull", "film", "."]
+    assert explained[1]["word_spans"] == [[0, 4], [5, 9]]
+    expected = load_predictor(reviews).explaining(texts[:2])
+    for record, wanted in zip(explained, expected, strict=False):
+        assert record["influence"] == pytest.approx(wanted["influence"], abs=0.01)
+    assert explained[2] == {"input": "", "error": "no word in it"}
+
+
+def test_only_some_weights_explain(
+    critics: TestClient, texts: TestClient, images: TestClient, rows: TestClient
+) -> None:
+    assert critics.get("/model").json()["explains"] is True
+    schema = request_schema(critics)
+    assert schema["properties"]["explain"]["type"] == "boolean"
+    assert schema["required"] == ["inputs"]
+    for client in (texts, rows):
+        assert "explains" not in client.get("/model").json()
+        assert request_schema(client)["properties"].keys() == {"inputs"}
+        inputs = ["Anna"] if client is texts else [{"size": 1, "town": ""}]
+        response = client.post("/predict", json={"inputs": inputs, "explain": True})
+        refused_with(response, 422, "explain: these weights cannot")
+        assert client.post("/predict", json={"inputs": inputs, "explain": False}).status_code == 200
+    assert "explains" not in images.get("/model").json()
+    refused_with(images.post("/predict", **form(photo(), field="explain")), 422, "unknown field explain")
+
+
+def request_schema(client: TestClient) -> Any:
+    post = client.get("/openapi.json").json()["paths"]["/predict"]["post"]
+    return post["requestBody"]["content"]["application/json"]["schema"]
+
+
+@pytest.mark.parametrize("value", ["yes", 1, None, [True]])
+def test_an_explanation_is_wanted_or_not(critics: TestClient, texts: TestClient, value: Any) -> None:
+    for client in (critics, texts):
+        response = client.post("/predict", json={"inputs": ["a"], "explain": value})
+        refused_with(response, 422, "explain: expected true or false")
+
+
+def test_explained_and_plain_requests_wait_together(reviews: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each is answered as it asked."""
+    app = App(Weights(reviews, lambda: load_predictor(reviews)), Limits(), 64)
+    network: Any = app.batcher.predictor.network
+    gate, kinds = threading.Event(), []
+    real = network.net.embed
+
+    def embed(inputs: Any) -> Any:
+        assert gate.wait(30)
+        kinds.append(len(inputs["words"]))
+        return real(inputs)
+
+    monkeypatch.setattr(network.net, "embed", embed)
+    wanted = [True, True, False, False, True, False]
+    responses: list[Any] = [None] * len(wanted)
+
+    def post(i: int) -> None:
+        responses[i] = client.post("/predict", json={"inputs": [f"film {i}"], "explain": wanted[i]})
+
+    with open_client(app) as client:
+        threads = [threading.Thread(target=post, args=(i,)) for i in range(len(wanted))]
+        for i, thread in enumerate(threads):
+            thread.start()
+            end = time.monotonic() + 30
+            while len(app.batcher.queue) < i or app.batcher.num_unanswered <= i:  # the first is being computed
+                assert time.monotonic() < end
+                time.sleep(0.01)
+        gate.set()
+        for thread in threads:
+            thread.join()
+    records = [response.json()["predictions"][0] for response in responses]
+    assert [record["input"] for record in records] == [f"film {i}" for i in range(len(wanted))]
+    assert ["influence" in record for record in records] == wanted
+    assert 2 in kinds  # neighbours that want the same are one batch
+
+
 # ------------------------------------------------------------------------------------------- refusals
 
 
@@ -453,7 +545,7 @@ def test_a_body_that_does_not_arrive(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(Refused, match="did not arrive within"):
         asyncio.run(read())
 
-    async def answer(_: Any) -> Any:
+    async def answer(*_: Any) -> Any:
         raise asyncio.TimeoutError
 
     monkeypatch.setattr(app.batcher, "answer", answer)
@@ -733,9 +825,9 @@ def test_a_bug_that_ends_computing(where: str, monkeypatch: pytest.MonkeyPatch, 
     def fail(*_: Any) -> None:
         raise RuntimeError("a bug in batches")
 
-    async def answer(raws: Any) -> Any:
+    async def answer(*request: Any) -> Any:
         try:
-            return await asyncio.wait_for(real(raws), 20)
+            return await asyncio.wait_for(real(*request), 20)
         except asyncio.TimeoutError:
             raise Refused(504, "a request waits for ever") from None
 
@@ -1099,3 +1191,55 @@ def test_the_page_in_a_browser(trained: Path, table: Path, tmp_path: Path) -> No
         assert "The server does not answer" in browser.text(".card.wrong")
         policy = [message for message in browser.complaints() if "Content Security Policy" in message]
         assert policy == []
+
+
+WORDS = (
+    "return [...document.querySelectorAll('.text .influence')].map(e => [e.textContent, e.title, e.style.background])"
+)
+
+
+@pytest.mark.slow
+@in_a_browser
+def test_the_page_shows_what_decided(reviews: Path, critic: Callable[..., Path], tmp_path: Path) -> None:
+    """Words on colours, characters without gaps; of an exported graph, the class alone."""
+    chars = critic(level="char")
+    assert run("export", "--model_dir", reviews, "--output", tmp_path / "model.onnx").status == 0
+    text = "It's  a very dull film.<br />\nOh 🏴 !"
+    with open_browser() as browser:
+        for place in (reviews, chars, tmp_path / "model.onnx"):
+            with serving_at(App(Weights(place, lambda: load_predictor(place, top=10)), Limits(), 64)) as url:  # noqa: B023
+                browser.open(url)
+                browser.find("textarea")
+                browser.run(f"document.querySelector('textarea').value = {json.dumps(text)}")
+                browser.click("button")
+                assert "%" in browser.text(".card .answer")
+                assert browser.run("return document.querySelectorAll('.card .bar').length") == 2
+            if place.suffix == ".onnx":
+                assert not browser.run("return document.querySelector('.text, .influence, .wrong')")
+                continue
+            (record,) = load_predictor(place).explaining(text)
+            assert browser.run("return document.querySelector('.text').textContent") == text
+            words = browser.run(WORDS)
+            assert [word.replace("\n", " ") for word, _, _ in words] == record["words"]
+            strongest = max(map(abs, record["influence"]))
+            for (_, title, background), influence in zip(words, record["influence"], strict=True):
+                assert float(title) == pytest.approx(influence, abs=0.01)
+                assert ("0.6" in background) == (abs(influence) == strongest)
+                assert ("--for" in background) == (float(title) > 0)
+            assert "spoke for the prediction and against it" in browser.text(".found")
+        assert browser.complaints() == []
+
+
+def test_colours_are_those_of_the_report(texts: TestClient) -> None:
+    page = texts.get("/").text
+    for name, share in (("for", 1.0), ("against", -1.0)):
+        (numbers,) = re.findall(rf"--{name}: ([\d ]+);", page)
+        assert color(share) == f"rgb({numbers} / 0.60)"
+
+
+def test_a_report_shows_texts_as_they_are_written() -> None:
+    record = {"input": "So  <b>.<br />No", "words": ["So", "<b>", ".", "No"], "influence": [2.0, -1.0, 0.0, 0.0]}
+    record["word_spans"] = [[0, 2], [4, 7], [7, 8], [14, 16]]
+    orange, blue = (f'<span style="background: {color(share)}">' for share in (1, -0.5))
+    assert highlight(record) == f"{orange}So</span>  {blue}&lt;b&gt;</span>.      No"
+    assert shorten(record) == "So <b>. No"

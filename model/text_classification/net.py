@@ -64,12 +64,13 @@ def metrics(params: Params) -> dict[str, Metric]:
     return class_metrics(with_auc=len(params.data.classes) == 2)
 
 
-def influence(net: Net, inputs: dict[str, Tensor]) -> Tensor:
-    """How much each word speaks for the predicted class, batch_size x length: gradient times input (Shrikumar et al.
-    2016, "Not just a black box", section 2). What is explained is the score of the class, minus the mean of all."""
+def influence(net: Net, inputs: dict[str, Tensor], outputs: Tensor) -> Tensor:
+    """How much each word speaks for the class that `outputs` predict, batch_size x length: gradient times input
+    (Shrikumar et al. 2016, "Not just a black box", section 2). What is explained is the score of the class, minus the
+    mean of all."""
     with torch.enable_grad(), torch.backends.cudnn.flags(enabled=False):  # cuDNN has no gradient in evaluation
         x = net.embed(inputs).detach().requires_grad_()
         scores = net.score(x, inputs["lengths"])
-        explained = scores.amax(dim=1) - scores.mean(dim=1)
+        explained = scores.gather(1, outputs.argmax(dim=1, keepdim=True)).squeeze(1) - scores.mean(dim=1)
         (gradient,) = torch.autograd.grad(explained.sum(), x)
     return (gradient * x).sum(dim=2).detach().float()

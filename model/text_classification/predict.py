@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from engine.answers import Record
+from engine.answers import Record, explained, strongest_words
 from engine.predicting import Example
 from model.text.files import one_line
 from model.text.predict import WordProcessing
@@ -17,7 +17,7 @@ from .params import Params
 
 
 class Processing(WordProcessing):
-    """Texts. A record says the class; where it is to be explained, also the words, and the influence of each."""
+    """Texts. A record says the class; where it is to be explained, also the words, their places and influences."""
 
     about = (
         f"{WordProcessing.about} Where params.level is char, words are characters, numbered in the order of data.chars."
@@ -45,10 +45,19 @@ class Processing(WordProcessing):
 
     def complete(self, example: Example, record: Record) -> Record:
         if "influence" in record:
-            words, _ = example.content
+            words, spans = example.content
             longest = self.params.max_length
             head, left_out = (longest + 1) // 2, max(len(words) - longest, 0)
-            influence = record["influence"][: len(words) - left_out]
+            influence = record.pop("influence")[: len(words) - left_out]
             influence[head:head] = [0.0] * left_out  # what was not read decided nothing
-            record |= {"words": words, "influence": influence}
+            places = [[i, i + 1] for i in range(len(words))] if spans is None else [*map(list, spans)]
+            record |= {"words": words, "word_spans": places, "influence": influence}
         return super().complete(example, record)
+
+    def show(self, record: Record, color: bool = False) -> str:
+        text = explained(record, color) if "influence" in record else record["input"]
+        return super().show({**record, "input": text}, color)
+
+    def cells(self, record: Record) -> dict[str, Any]:
+        decided = [word for word, _ in strongest_words(record, float)] if "influence" in record else None
+        return super().cells(record) | ({} if decided is None else {"decided by": " ".join(decided)})

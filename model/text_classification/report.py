@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Sequence
 from pathlib import Path
 
-from engine.answers import Record
+from engine.answers import Record, pieces
 from engine.reports import ClassReport, suffix
 from engine.torch_network import predictor_of
+from model.text.tokenizer import without_breaks
 from utils import write_atomically
 
 MOST_MISTAKES, PRINTED_MISTAKES = 50, 5
@@ -24,11 +24,11 @@ body {{ font: 16px/1.6 system-ui, sans-serif; max-width: 50rem; margin: 2rem aut
 p {{ margin: 0 0 1.5rem; overflow-wrap: anywhere }}
 h1 {{ font-size: 1.4rem }}
 h2 {{ font-size: 1rem; margin: 0 }}
-span {{ border-radius: 3px }}
+span {{ border-radius: 4px }}
 </style>
 <h1>{title}</h1>
-<p>Words on <span style="background: rgba(224, 123, 40, .6)">orange</span> spoke for the prediction, words on
-<span style="background: rgba(47, 111, 176, .45)">blue</span> against it (gradient times input).</p>
+<p>Words on <span style="background: {orange}">orange</span> spoke for the prediction, words on
+<span style="background: {blue}">blue</span> against it (gradient times input).</p>
 {mistakes}
 </html>
 """
@@ -53,7 +53,7 @@ class Report(ClassReport):
             for i, record in zip(worst, records, strict=True)
         ]
         title = f"The surest mistakes on {html.escape(name)}"
-        write_atomically(page, PAGE.format(title=title, mistakes="\n".join(parts)))
+        write_atomically(page, PAGE.format(title=title, orange=color(1), blue=color(-1), mistakes="\n".join(parts)))
         printed = [
             f"  {record['probability']:.3f} {record['prediction']}, not {labels[i]}: {shorten(record)}"
             for i, record in zip(worst[:PRINTED_MISTAKES], records, strict=False)
@@ -62,19 +62,20 @@ class Report(ClassReport):
 
 
 def highlight(record: Record) -> str:
-    """The words of a text as HTML, each coloured by its influence."""
-    strongest = max(map(abs, record["influence"])) or 1.0
+    """The text of a record as HTML, each word coloured by its influence."""
     return "".join(
-        f'<span style="background: rgba({"224, 123, 40" if share > 0 else "47, 111, 176"}, {abs(share):.2f})">'
-        f"{html.escape(word)}</span> "
-        for word, share in ((word, value / strongest) for word, value in pairs(record))
+        f'<span style="background: {color(share)}">{html.escape(text)}</span>'
+        if share
+        else html.escape(without_breaks(text))
+        for text, share in pieces(record)
     )
 
 
-def pairs(record: Record) -> Sequence[tuple[str, float]]:
-    return list(zip(record["words"], record["influence"], strict=True))
+def color(share: float) -> str:
+    """Of a word with a share of the strongest influence, -1 to 1. The page of serve.py has the same colours."""
+    return f"rgb({'224 123 40' if share > 0 else '47 111 176'} / {0.6 * abs(share):.2f})"
 
 
 def shorten(record: Record) -> str:
-    text = " ".join(record["words"])
+    text = " ".join(without_breaks(record["input"]).split())
     return text if len(text) <= LONGEST_PRINTED else text[:LONGEST_PRINTED] + "..."
