@@ -34,8 +34,7 @@ def build(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Build:
     """`build(rows)` builds tmp_path/built of a source that has them."""
 
     def attempt(rows: Sequence[Row], *flags: Any, name: str = "built") -> Result:
-        complete = [(*row, None, f"line {i}", False)[:5] if len(row) < 3 else row for i, row in enumerate(rows, 1)]
-        complete = [row if len(row) == 5 else (*row, f"line {i}", False) for i, row in enumerate(complete, 1)]
+        complete = [(*row, *(None, f"line {i}", False)[len(row) - 2 :]) for i, row in enumerate(rows, 1)]
         monkeypatch.setattr("model.text_classification.dataset.read_labelled", lambda *_: iter(complete))
         words = ("--task", "text_classification", "--data_dir", tmp_path / "raw", "--output_dir", tmp_path / name)
         return run("build_dataset", *words, "--overwrite", *flags)
@@ -79,11 +78,7 @@ def test_missing_splits_are_split_off_by_class_and_hash(build: Build, tmp_path: 
     assert build(rows[::-1], name="reversed").status == 0
     assert {split: its[::-1] for split, its in texts_of(tmp_path / "reversed").items()} == found
     assert build(rows, "--split_share", 0.1, "--seed", 7).status == 0
-    assert {split: len(its) for split, its in texts_of(tmp_path / "built").items()} == {
-        "train": 82,
-        "val": 8,
-        "test": 10,
-    }
+    assert [len(its) for its in texts_of(tmp_path / "built").values()] == [82, 8, 10]
     here = [(*row, "train" if i < 60 else "test") for i, row in enumerate(rows)]
     assert build(here).status == 0
     assert texts_of(tmp_path / "built")["test"] == [*labels][60:]
@@ -92,18 +87,18 @@ def test_missing_splits_are_split_off_by_class_and_hash(build: Build, tmp_path: 
 
 def test_phrases_are_for_training(build: Build, tmp_path: Path) -> None:
     """None of a sentence that was split off; none twice, or as a sentence; with another label once more."""
-    rows: list[Row] = [("only a phrase", "positive", "train", "line of no sentence", True)]
+    rows: list[Row] = [(f"of no sentence in {split}", "positive", split, split, True) for split in ("train", "test")]
     for i, (text, label) in enumerate(reviews(40)):
-        rows.append((text, label, "train", f"line {i}", False))
+        rows.append((text, label, "train", f"line {i}"))
         rows += [(phrase, label, "train", f"line {i}", True) for phrase in (f"no {i}", "Film", "Film", text)]
     assert build(rows).status == 0
     found = texts_of(tmp_path / "built")
     sentences = {split: [text for text in its if text.startswith("Film no")] for split, its in found.items()}
-    assert {split: len(its) for split, its in sentences.items()} == {"train": 26, "val": 6, "test": 8}
+    assert [len(its) for its in sentences.values()] == [26, 6, 8]
     assert (sentences["val"], sentences["test"]) == (found["val"], found["test"])
     phrases = [text for text in found["train"] if not text.startswith("Film no")]
     numbers = {text.split()[2] for text in sentences["train"]}
-    assert sorted(phrases) == sorted(["only a phrase", "Film", "Film", *(f"no {i}" for i in numbers)])
+    assert sorted(phrases) == sorted(["of no sentence in train", "Film", "Film", *(f"no {i}" for i in numbers)])
 
 
 def test_copies_are_reported(build: Build) -> None:

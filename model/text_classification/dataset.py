@@ -142,7 +142,8 @@ def choose_splits(corpus: Corpus, seed: int, share: float) -> list[str]:
             seen.add((corpus.hashes[i], corpus.labels[i]))
     for i, is_part in enumerate(corpus.is_part):
         text = corpus.hashes[i], corpus.labels[i]
-        if is_part and (text in seen or of_sentence.get(corpus.places[i], "train") != "train"):
+        split = of_sentence.get(corpus.places[i], corpus.splits[i] or "train")  # not every sentence has a label
+        if is_part and (text in seen or split != "train"):
             splits[i] = ""
         elif is_part:
             seen.add(text)
