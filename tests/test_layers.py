@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from typing import Any
 
 import pytest
@@ -282,11 +283,11 @@ def test_every_subset_of_gates(gates: tuple[str, ...], peepholes: bool) -> None:
 
 
 def test_the_cell_sums_up_in_full_precision() -> None:
-    """Without a forget gate the cell counts; bfloat16 would stop at 256, since 256 + 1 is no number there."""
-    layer = GatedRNN(1, 1, [])
+    """Steps of 1, and a forget gate of 0.9991. In bfloat16, 256 + 1 is no number, and such a gate would be 1."""
+    layer = GatedRNN(1, 1, ["forget"])
     for parameter in layer.parameters():
         parameter.data.zero_()
-    layer.bias_l0.data += 20  # tanh(20) is 1
+    layer.bias_l0.data.copy_(torch.tensor([20.0, 7.0]))  # tanh(20) is 1
     cells: list[Tensor] = []
     tanh = Tensor.tanh
 
@@ -298,7 +299,7 @@ def test_the_cell_sums_up_in_full_precision() -> None:
         patch.setattr(Tensor, "tanh", watched)
         (y,) = layer(torch.zeros(1, 300, 1))
     assert y.dtype == torch.float32
-    assert cells[-1].item() == 300
+    assert cells[-1].item() == pytest.approx(sum((1 / (1 + math.exp(-7))) ** step for step in range(300)), rel=1e-5)
     assert cells[-1].dtype == torch.float32
 
 

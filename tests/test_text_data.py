@@ -42,10 +42,10 @@ def build(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Build:
     return attempt
 
 
-def reviews(count: int, first: int = 0) -> list[Row]:
+def reviews(count: int) -> list[Row]:
     """Of two classes, all different."""
     kinds = [("good", "positive"), ("bad", "negative")]
-    return [(f"Film no {i} isn't {kinds[i % 2][0]}.", kinds[i % 2][1]) for i in range(first, first + count)]
+    return [(f"Film no {i} isn't {kinds[i % 2][0]}.", kinds[i % 2][1]) for i in range(count)]
 
 
 def in_splits(*rows: Row) -> list[Row]:

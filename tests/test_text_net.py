@@ -27,28 +27,15 @@ from model.text_classification.params import DataParams, Params
 
 VOCABULARY = ["the", "film", "is", "good", "not", "bad", ",", "."]
 GATES = [gates for size in range(4) for gates in itertools.combinations(["input", "forget", "output"], size)]
-SMALL = {
-    "embedding_dim": 6,
-    "lstm_hidden_dim": 4,
-    "char_embedding_dim": 4,
-    "char_hidden_dim": 6,
-    "num_filters": 3,
-    "num_buckets": 101,
-}
+SMALL = {"embedding_dim": 6, "lstm_hidden_dim": 4, "char_embedding_dim": 4, "char_hidden_dim": 6}
+SMALL |= {"num_filters": 3, "num_buckets": 101}
 
 
-def make_params(classes: int = 3, tokenized: bool = False, **params: Any) -> Params:
+def make_params(classes: int = 3, **params: Any) -> Params:
     chars = sorted(set("".join(VOCABULARY)) | {" "})
-    names = {"words": VOCABULARY, "chars": chars, "classes": [f"class {i}" for i in range(classes)]}
-    data = DataParams(
-        task="text_classification",
-        sizes={},
-        digest="",
-        num_words=len(VOCABULARY),
-        num_chars=len(chars),
-        tokenized=tokenized,
-        **names,
-    )
+    values: dict[str, Any] = {"words": VOCABULARY, "chars": chars, "classes": [f"class {i}" for i in range(classes)]}
+    values |= {"num_words": len(VOCABULARY), "num_chars": len(chars)}
+    data = DataParams(task="text_classification", sizes={}, digest="", tokenized=False, **values)
     return Params(**{**SMALL, "task": "text_classification", **params}).with_data(data)
 
 
