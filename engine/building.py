@@ -27,6 +27,7 @@ SPLIT_NAMES = {
     "val": ("val", "valid", "validate", "validation", "dev", "devel", "testa", "val_signs"),
     "test": ("test", "testing", "testb", "test_signs"),
 }
+MOST_PLACES = 4  # of equal examples that a line names
 SHARE = 0.2  # of the examples that is split off for test, and of the rest for val
 
 
@@ -121,15 +122,19 @@ def class_names(labels: Iterable[str]) -> list[str]:
 
 
 def copies_across_splits(hashes: Sequence[Any], splits: Sequence[str], places: Sequence[Any]) -> list[str]:
-    """A line for each group of equal examples that stand in more than one split."""
+    """A line for each group of equal examples that stand in more than one split. It names the first MOST_PLACES, among
+    them one of each split."""
     groups = defaultdict(list)
     for i, value in enumerate(hashes):
         groups[value].append(i)
-    return [
-        " = ".join(f"{splits[i]}: {places[i]}" for i in group)
-        for group in groups.values()
-        if len({splits[i] for i in group}) > 1
-    ]
+    lines = []
+    for group in groups.values():
+        first = {splits[i]: i for i in reversed(group)}
+        if len(first) > 1:
+            shown = sorted(sorted(group, key=lambda i: i not in first.values())[:MOST_PLACES])
+            more = [f"{len(group) - len(shown):,} more"] if len(group) > len(shown) else []
+            lines.append(" = ".join([f"{splits[i]}: {places[i]}" for i in shown] + more))
+    return lines
 
 
 # ---------------------------------------------------------------------------------- writing a data set

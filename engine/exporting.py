@@ -209,6 +209,7 @@ def quiet_exporter() -> Iterator[None]:
             "The feature will be removed. Please remove usage of this function",
             "`torch.jit.script`",
             "Exporting a model to ONNX with a batch_size other than 1",
+            "Constant folding - Only steps=1",  # what is not folded is computed each time
         ):
             warnings.filterwarnings("ignore", message)
         # torch's own checks of the sizes that it is given

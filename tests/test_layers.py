@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from typing import Any
 
 import pytest
@@ -14,6 +15,8 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from model.layers.characters import CharCNN, CharRNN
 from model.layers.crf import CRF, RULED_OUT
+from model.layers.gated import GATES, GatedRNN
+from model.layers.ngrams import FACTOR, HashedNgrams
 from model.layers.recurrent import LockedDropout, RecurrentEncoder
 
 # ------------------------------------------------------------------------------------------------- CRF
@@ -197,7 +200,7 @@ def test_locked_dropout_is_the_same_at_every_step() -> None:
     assert torch.equal(layer.eval()(x), x)
 
 
-@pytest.mark.parametrize("cell", ["lstm", "gru", "rnn"])
+@pytest.mark.parametrize("cell", ["lstm", "gru", "rnn", "gated"])
 def test_recurrent_dropout(cell: Any) -> None:
     """Only in training, only of the state: the first step has none to lose. Gradients reach the weights."""
     torch.manual_seed(0)
@@ -210,6 +213,141 @@ def test_recurrent_dropout(cell: Any) -> None:
     assert all(parameter.grad is not None and parameter.grad.any() for parameter in encoder.parameters())
     encoder.eval()
     assert torch.equal(encoder(x, lengths), encoder(x, lengths))
+
+
+# ----------------------------------------------------------------------------------------------- gated
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("bidirectional", [False, True])
+@pytest.mark.parametrize("num_layers", [1, 2])
+def test_gated_cell_with_all_gates_is_torchs_lstm(dtype: torch.dtype, bidirectional: bool, num_layers: int) -> None:
+    torch.manual_seed(0)
+    theirs = RecurrentEncoder("lstm", 6, 4, num_layers, bidirectional).to(dtype)
+    ours = RecurrentEncoder("gated", 6, 4, num_layers, bidirectional).to(dtype)
+
+    def reordered(x: Tensor) -> Tensor:  # torch's order is input, forget, cell, output
+        return x.unflatten(0, (4, -1))[[2, 0, 1, 3]].flatten(0, 1)
+
+    pairs = list(zip([*theirs.forwards, *theirs.backwards], [*ours.forwards, *ours.backwards], strict=True))
+    for lstm, gated in pairs:
+        gated.weight_ih_l0.data = reordered(lstm.weight_ih_l0.data)
+        gated.weight_hh_l0.data = reordered(lstm.weight_hh_l0.data)
+        gated.bias_l0.data = reordered(lstm.bias_ih_l0.data + lstm.bias_hh_l0.data)
+    x = torch.randn(4, 7, 6, dtype=dtype)
+    weight = torch.randn(4, 7, ours.output_dim, dtype=dtype) * (torch.arange(7) < LENGTHS[:, None])[..., None]
+    for encoder in (theirs, ours):
+        (encoder(x, LENGTHS) * weight).sum().backward()
+    torch.testing.assert_close(ours(x, LENGTHS) * weight, theirs(x, LENGTHS) * weight, atol=1e-6, rtol=0)
+    atol = 1e-6 if dtype == torch.float64 else 1e-5  # of sums over 15 steps
+    for lstm, gated in pairs:
+        torch.testing.assert_close(gated.weight_ih_l0.grad, reordered(lstm.weight_ih_l0.grad), atol=atol, rtol=0)
+        torch.testing.assert_close(gated.weight_hh_l0.grad, reordered(lstm.weight_hh_l0.grad), atol=atol, rtol=0)
+        torch.testing.assert_close(gated.bias_l0.grad, reordered(lstm.bias_ih_l0.grad), atol=atol, rtol=0)
+
+
+SUBSETS = [subset for size in range(4) for subset in itertools.combinations(GATES, size)]
+
+
+@pytest.mark.parametrize("gates", SUBSETS)
+@pytest.mark.parametrize("peepholes", [False, True])
+def test_every_subset_of_gates(gates: tuple[str, ...], peepholes: bool) -> None:
+    """Against the equations, one sequence and one unit at a time. A missing gate is open."""
+    torch.manual_seed(0)
+    layer = GatedRNN(3, 2, gates, peepholes).double()
+    assert (layer.peepholes is not None) == (peepholes and bool(gates))
+    x = torch.randn(2, 5, 3, dtype=torch.float64)
+    (y,) = layer(x)
+    parts = ["candidate", *gates]
+    w, u, b = (dict(zip(parts, p.unflatten(0, (len(parts), 2)), strict=True)) for p in [*layer.parameters()][:3])
+    for n in range(2):
+        h, c = [torch.zeros(2, dtype=torch.float64) for _ in "hc"]
+        for step in range(5):
+
+            def total(name: str, unit: int, cell: Tensor) -> Tensor:
+                seen = w[name][unit] @ x[n, step] + u[name][unit] @ h + b[name][unit]  # noqa: B023
+                if name == "candidate" or layer.peepholes is None:
+                    return seen
+                return seen + layer.peepholes[GATES.index(name), unit] * cell
+
+            def gate(name: str, unit: int, cell: Tensor) -> Tensor | float:
+                return torch.sigmoid(total(name, unit, cell)) if name in gates else 1.0
+
+            new_c = [
+                gate("forget", i, c[i]) * c[i] + gate("input", i, c[i]) * torch.tanh(total("candidate", i, c[i]))
+                for i in range(2)
+            ]
+            h, c = torch.stack([gate("output", i, new_c[i]) * new_c[i].tanh() for i in range(2)]), torch.stack(new_c)
+            torch.testing.assert_close(y[n, step], h, atol=1e-12, rtol=0)
+    assert torch.autograd.gradcheck(lambda x: layer(x)[0], x.requires_grad_())
+
+
+def test_the_cell_sums_up_in_full_precision() -> None:
+    """Steps of 1, and a forget gate of 0.9991. In bfloat16, 256 + 1 is no number, and such a gate would be 1."""
+    layer = GatedRNN(1, 1, ["forget"])
+    for parameter in layer.parameters():
+        parameter.data.zero_()
+    layer.bias_l0.data.copy_(torch.tensor([20.0, 7.0]))  # tanh(20) is 1
+    cells: list[Tensor] = []
+    tanh = Tensor.tanh
+
+    def watched(x: Tensor) -> Tensor:
+        cells.append(x)
+        return tanh(x)
+
+    with torch.autocast("cpu", torch.bfloat16), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Tensor, "tanh", watched)
+        (y,) = layer(torch.zeros(1, 300, 1))
+    assert y.dtype == torch.float32
+    assert cells[-1].item() == pytest.approx(sum((1 / (1 + math.exp(-7))) ** step for step in range(300)), rel=1e-5)
+    assert cells[-1].dtype == torch.float32
+
+
+# -------------------------------------------------------------------------------------------- n-grams
+
+
+def test_equal_ngrams_share_a_vector_wherever_they_stand() -> None:
+    torch.manual_seed(0)
+    layer = HashedNgrams(100_003, 4, 3)
+    layer.embedding.weight.data.normal_()
+
+    def of(words: list[int], padding: int = 0) -> Tensor:
+        return layer(torch.tensor([words + [5] * padding]), torch.tensor([len(words)]))[0]
+
+    def expected(*ngram: int) -> Tensor:
+        number = ngram[0]
+        for word in ngram[1:]:
+            number = (number * FACTOR + word) % 100_003
+        return layer.embedding.weight[number]
+
+    a, b, c, d = 7, 12, 3, 9
+    vectors = of([a, b, c, a, b, c, d])
+    torch.testing.assert_close(vectors[0], torch.zeros(4))  # no n-gram ends with the first word
+    torch.testing.assert_close(vectors[1], expected(a, b))  # none of three words begins before the text
+    torch.testing.assert_close(vectors[2], expected(b, c) + expected(a, b, c))
+    torch.testing.assert_close(vectors[2], vectors[5])
+    assert not torch.allclose(of([a, b])[1], of([b, a])[1])
+    padded = of([a, b, c], padding=4)
+    torch.testing.assert_close(padded[:3], of([a, b, c]))
+    assert not padded[3:].any()
+
+
+def test_a_hash_does_not_overflow() -> None:
+    """The largest numbers of words and buckets that fit into memory, against Python's integers."""
+    most = 2**31 - 1
+    assert most * FACTOR + most < 2**63
+    layer, seen = HashedNgrams(1, 1, 3), []
+    layer.embedding.num_embeddings = most
+
+    def note(_: nn.Module, given: tuple[Tensor]) -> Tensor:
+        seen.append(given[0])
+        return torch.zeros_like(given[0])
+
+    layer.embedding.register_forward_pre_hook(note)
+    layer(torch.tensor([[most, most - 1, most - 2]]), torch.tensor([3]))
+    two = [(a * FACTOR + b) % most for a, b in ((most, most - 1), (most - 1, most - 2))]
+    assert seen[0][0, 1:].tolist() == two
+    assert seen[1][0, 2].item() == (two[0] * FACTOR + most - 2) % most
 
 
 # ------------------------------------------------------------------------------------------ characters

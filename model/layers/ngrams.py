@@ -15,7 +15,7 @@ FACTOR = 116049371  # a prime, so that n-grams of different words rarely meet in
 
 class TextCNN(nn.Module):
     """The strongest response of each filter anywhere in the text (Kim 2014, "Convolutional neural networks for sentence
-    classification", equations 2 to 4).
+    classification", section 2). A filter begins at every word; behind the text it sees zeros.
 
     Args:
         widths: numbers of words that filters see.
@@ -42,7 +42,7 @@ class TextCNN(nn.Module):
         is_padding = ~is_word.transpose(1, 2)
         found = []
         for width, conv in zip(self.widths, self.convs, strict=True):
-            y = conv(F.pad(x, (0, width - 1)))  # batch_size x num_filters x length: a filter begins at every word
+            y = conv(F.pad(x, (0, width - 1)))  # batch_size x num_filters x length
             found.append(F.relu(y).masked_fill(is_padding, 0).amax(dim=2))
         return torch.cat(found, dim=1)
 

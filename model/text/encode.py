@@ -11,6 +11,7 @@ from model.layers import PAD, UNK
 from .params import TextParams
 
 LONGEST_WORD = 40  # characters; a longer word is read without its middle
+BLOCK = 2**20  # words that are counted at once, so that a mapped file of any size can be
 Drop = Callable[[np.ndarray, np.ndarray], np.ndarray]  # numbers of words, the text of each -> numbers of words
 
 
@@ -142,7 +143,10 @@ class WordDropout:
     """
 
     def __init__(self, texts: Texts, rate: float):
-        counts = np.bincount(texts.numbers.take(texts.tokens))
+        counts = np.zeros(len(texts.numbers), dtype=np.int64)  # of each spelling
+        for start in range(0, len(texts.tokens), BLOCK):
+            counts += np.bincount(texts.tokens[start : start + BLOCK], minlength=len(counts))
+        counts = np.bincount(texts.numbers, weights=counts)  # of each number: spellings may share it
         self.probability = rate / (rate + counts)
         self.num_texts = len(texts.lengths)
         self.of_word = self.of_text = np.zeros(0)

@@ -13,7 +13,7 @@ from torch import Tensor
 from engine.loaders import Batch, load_array
 from model.text.dataset import TextDataset
 from model.text.encode import Encoder, Texts
-from model.text.files import read_lines
+from model.text.files import read_lines, read_text
 from utils import UserError
 
 from .params import Params
@@ -43,10 +43,17 @@ class Dataset(TextDataset):
             spellings = read_lines(data_dir / "spellings.txt")
             tokens = load_array(self.folder / "tokens.npy", in_memory=False).numpy()
             lengths = load_array(self.folder / "lengths.npy").numpy()
-        if not len(lengths) == len(self.labels) == params.data.sizes.get(split) or lengths.sum() != len(tokens):
+        found = {
+            "lines in texts.txt": sum(block.count(b"\n") for block in read_blocks(self.folder / "texts.txt")),
+            "texts": len(lengths),
+            "labels": len(self.labels),
+        }
+        built = params.data.sizes.get(split)
+        if {*found.values()} != {built} or lengths.sum() != len(tokens) or tokens.max(initial=0) >= len(spellings):
+            counts = ", ".join(f"{count} {what}" for what, count in found.items())
             raise UserError(
-                f"{self.folder}: {len(lengths)} texts and {len(self.labels)} labels, but {params.data.sizes.get(split)}"
-                " were built. Build the data set again with --overwrite."
+                f"{self.folder}: {counts}, {len(tokens)} of {lengths.sum()} words, {len(spellings)} different ones, but"
+                f" {built} texts were built. Build the data set again with --overwrite."
             )
         super().__init__(Texts(Encoder(params), spellings, tokens, lengths, params.max_length), params, training)
 
@@ -57,9 +64,8 @@ class Dataset(TextDataset):
     def digest(self) -> str:
         """Of all texts and labels."""
         digest = hashlib.sha256(self.labels.numpy().tobytes())
-        with open(self.folder / "texts.txt", "rb") as file:
-            while block := file.read(2**20):
-                digest.update(block)
+        for block in read_blocks(self.folder / "texts.txt"):
+            digest.update(block)
         return digest.hexdigest()
 
     def describe(self, indices: Sequence[int]) -> str:
@@ -75,11 +81,21 @@ class Dataset(TextDataset):
         return [found[i].split(" ") if self.tokenized else found[i] for i in indices]
 
 
+def read_blocks(path: Path) -> Iterator[bytes]:
+    """The content of a file, a part of it in memory at a time. Raises UserError when it cannot be read."""
+    try:
+        with open(path, "rb") as file:
+            while block := file.read(2**20):
+                yield block
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}).") from None
+
+
 def read_chars(path: Path) -> tuple[list[str], np.ndarray, np.ndarray]:
     """The characters of the lines of a file: the different ones, which of these each is, and how many a line has."""
-    lines: Any = np.frombuffer(("\n".join(read_lines(path)) + "\n").encode("utf-32-le"), np.uint32)
-    (ends,) = (lines == ord("\n")).nonzero()
-    points = np.delete(lines, ends)
+    points: Any = np.frombuffer(read_text(path, ["utf-8"]).encode("utf-32-le"), np.uint32)
+    (ends,) = (points == ord("\n")).nonzero()
+    points = np.delete(points, ends)
     counts = np.bincount(points)
     (different,) = counts.nonzero()
     counts[different] = np.arange(len(different))

@@ -60,7 +60,7 @@ def build(source: Path, folder: Path, args: argparse.Namespace) -> dict[str, Any
     tokens = np.array([number_of[word] for word in corpus.spellings], dtype=np.int32)[tokens]
     classes = class_names(corpus.labels)
     class_numbers = {name: number for number, name in enumerate(classes)}
-    labels = np.array([class_numbers[label] for label in corpus.labels])
+    labels = np.array([class_numbers[label] for label in corpus.labels], dtype=np.int64)
     for split, is_here in here.items():
         its_tokens = tokens[is_here.repeat(lengths)]
         save_arrays(folder, split, labels[is_here], lengths=lengths[is_here], tokens=its_tokens)
@@ -83,7 +83,7 @@ class Corpus(NamedTuple):
         tokens: the words of all texts, by number; `lengths`: how many of them are in each.
         hashes: a digest of the words of each text.
         splits: None where the source has no splits.
-        is_part: whether it is a phrase of the last text before it that is none.
+        is_part: whether it is a phrase of the text at the same place.
         tokenized: whether the source was split into words.
     """
 
@@ -142,7 +142,8 @@ def choose_splits(corpus: Corpus, seed: int, share: float) -> list[str]:
             seen.add((corpus.hashes[i], corpus.labels[i]))
     for i, is_part in enumerate(corpus.is_part):
         text = corpus.hashes[i], corpus.labels[i]
-        if is_part and (text in seen or of_sentence.get(corpus.places[i], "train") != "train"):
+        split = of_sentence.get(corpus.places[i], corpus.splits[i] or "train")  # not every sentence has a label
+        if is_part and (text in seen or split != "train"):
             splits[i] = ""
         elif is_part:
             seen.add(text)

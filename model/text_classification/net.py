@@ -19,8 +19,9 @@ class Net(TextNet):
 
     - net "rnn": recurrent layers read the word vectors, and their states are pooled;
     - "cnn": the strongest responses of convolutions (Kim 2014);
-    - "bag": the mean of the vectors of words and n-grams (Joulin et al. 2016, "Bag of tricks for efficient text
-      classification"). A linear model on words, if embedding_dim is at least the number of classes.
+    - "bag": the vectors of all words and n-grams, added up and divided by the number of words (Joulin et al. 2016, "Bag
+      of tricks for efficient text classification", divide by the number of words and n-grams). A linear model, if
+      embedding_dim is at least the number of classes.
     """
 
     def __init__(self, params: Params):

@@ -30,11 +30,13 @@ class Processing(WordProcessing):
         self.tokenize = Tokenizer(params.data.words if params.data.tokenized else None)
 
     def preprocess(self, raw: Any) -> Example:
-        if self.params.level == "word":
-            return super().preprocess(raw)
         example = super().preprocess(raw)
-        chars = list(one_line(example.input))
-        return Example(example.input, (chars, None), len(chars))
+        if self.params.level == "word":
+            return example
+        words, _ = example.content
+        text = " ".join(words) if self.params.data.tokenized else example.input  # as the texts of the data stand there
+        chars = list(one_line(text))
+        return Example(text, (chars, None), len(chars))
 
     def postprocess(self, outputs: Mapping[str, np.ndarray]) -> list[Record]:
         records = super().postprocess(outputs)
