@@ -38,7 +38,8 @@ from starlette.testclient import TestClient
 from engine.answers import Record
 from engine.predicting import About, Example, Predictor
 from engine.texts import TextProcessing
-from model.text_classification.report import color, highlight, shorten
+from model.text.highlight import color, highlight
+from model.text_classification.report import shorten
 from predict import load_predictor
 from serving import inputs as serving_inputs
 from serving import weights as serving_weights

@@ -184,12 +184,12 @@ def one_less(path: Path) -> None:
     [
         ("train/tokens.npy", cut, "tokens.npy: not an array"),
         ("train/tokens.npy", one_less, "train: .* of .* words"),
-        ("train/lengths.npy", one_less, "train: .* 63 texts, 64 labels"),
-        ("train/labels.npy", one_less, "train: .* 63 labels.* but 64 texts were built"),
+        ("train/lengths.npy", one_less, "train: 63 texts in lengths.npy, but 64 texts were built"),
+        ("train/labels.npy", one_less, "train: 63 labels, but 64 texts were built"),
         ("train/labels.npy", Path.unlink, "labels.npy: not an array"),
         ("train/texts.txt", without_last_line, "train: 63 lines in texts.txt"),
         ("train/texts.txt", Path.unlink, r"texts.txt: cannot be read"),
-        ("spellings.txt", without_most, "train: .* 9 different ones, but 64 texts were built"),
+        ("spellings.txt", without_most, "train: .* 9 different ones"),
         ("words.txt", without_last_line, "words.txt: .* but .* were built"),
     ],
 )

@@ -79,15 +79,19 @@ FEW += [{**reader, **level} for reader in OTHERS for level in LEVELS]
 def any_company(architecture: dict[str, Any]) -> None:
     """Logits, influence and gradients of texts of one word to seven, alone and together."""
     net = make_net(**architecture)
+
+    def explain(batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        return influence(net, batch, net(batch))
+
     words = [*VOCABULARY, "unheard", "of"] if architecture.get("level") != "char" else list("the film?")
     texts = [[words[(3 * i + length * j) % len(words)] for j in range(length)] for i, length in enumerate((1, 5, 2, 7))]
     labels = torch.tensor([0, 2, 1, 1])
     net.eval()
     alone = [make_batch(net, [text]) for text in texts]
-    logits, shares = torch.cat([net(batch) for batch in alone]), [influence(net, batch)[0] for batch in alone]
+    logits, shares = torch.cat([net(batch) for batch in alone]), [explain(batch)[0] for batch in alone]
     for together in (make_batch(net, texts), make_batch(net, texts, garbage=True)):
         torch.testing.assert_close(net(together), logits, atol=1e-5, rtol=0)
-        for share, expected, text in zip(influence(net, together), shares, texts, strict=True):
+        for share, expected, text in zip(explain(together), shares, texts, strict=True):
             torch.testing.assert_close(share[: len(text)], expected, atol=1e-5, rtol=0)
             assert not share[len(text) :].any()
 

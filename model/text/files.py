@@ -6,9 +6,11 @@ import contextlib
 import logging
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
+
+import numpy as np
 
 from utils import UserError
 
@@ -114,6 +116,37 @@ def read_lines(path: Path) -> list[str]:
     """The lines of a file that build_dataset.py wrote. Only line feeds end them: Unicode's other line breaks may stand
     inside a word. Raises UserError when the file is missing, empty, or not UTF-8."""
     return read_text(path, ["utf-8"]).removesuffix("\n").split("\n")
+
+
+def read_blocks(path: Path) -> Iterator[bytes]:
+    """The content of a file, a part of it in memory at a time. Raises UserError when it cannot be read."""
+    try:
+        with open(path, "rb") as file:
+            while block := file.read(2**20):
+                yield block
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}).") from None
+
+
+def read_chars(path: Path) -> tuple[list[str], np.ndarray, np.ndarray]:
+    """The characters of the lines of a file: the different ones, which of these each is, and how many a line has."""
+    points: Any = np.frombuffer(read_text(path, ["utf-8"]).encode("utf-32-le"), np.uint32)
+    (ends,) = (points == ord("\n")).nonzero()
+    points = np.delete(points, ends)
+    counts = np.bincount(points)
+    (different,) = counts.nonzero()
+    counts[different] = np.arange(len(different))
+    return [*map(chr, different.tolist())], counts.astype(np.int32)[points], np.diff(ends, prepend=-1) - 1
+
+
+def lines_at(path: Path, indices: Sequence[int]) -> list[str]:
+    """Some of the lines of a file that build_dataset.py wrote."""
+    wanted, found = set(indices), {}
+    with open(path, encoding="utf-8", newline="\n") as file:
+        for i, line in enumerate(file):
+            if i in wanted:
+                found[i] = line.removesuffix("\n")
+    return [found[i] for i in indices]
 
 
 def write_lines(path: Path, lines: Iterable[str]) -> None:

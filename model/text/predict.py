@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
 
-from engine.answers import is_unicode
+from engine.answers import Record, explained, is_unicode, strongest_words
 from engine.predicting import Example, made_up_word
 from engine.texts import TextProcessing
 from utils import UserError
@@ -19,7 +19,11 @@ from .tokenizer import Tokenizer
 
 
 class WordProcessing(TextProcessing):
-    """Texts, or lists of their words. The `content` of an example is its words, and the span of characters of each."""
+    """Texts, or lists of their words. The `content` of an example is its words, and the span of characters of each;
+    None if these are characters.
+
+    Where a prediction is to be explained, its record has the words, their places, and the influence of each.
+    """
 
     about = (
         "A word is looked up in lower case if params.lowercase_words, with its digits as 0 if params.fold_digits. The"
@@ -79,3 +83,31 @@ class WordProcessing(TextProcessing):
         ends = np.cumsum([len(batch) for batch in batches])
         indices = np.split(np.arange(ends[-1]), ends[:-1])
         return (inputs for inputs, _ in encoded.batches(indices))
+
+    # of a network that explains itself (`influence` in net.py)
+
+    def postprocess(self, outputs: Mapping[str, np.ndarray]) -> list[Record]:
+        records = super().postprocess(outputs)
+        if "influence" in outputs:
+            for record, influence in zip(records, outputs["influence"].astype(np.float64).round(4), strict=True):
+                record["influence"] = influence.tolist()
+        return records
+
+    def complete(self, example: Example, record: Record) -> Record:
+        if "influence" in record:
+            words, spans = example.content
+            longest = self.max_length or len(words)
+            head, left_out = (longest + 1) // 2, max(len(words) - longest, 0)
+            influence = record.pop("influence")[: len(words) - left_out]
+            influence[head:head] = [0.0] * left_out  # what was not read decided nothing
+            places = [[i, i + 1] for i in range(len(words))] if spans is None else [*map(list, spans)]
+            record |= {"words": words, "word_spans": places, "influence": influence}
+        return super().complete(example, record)
+
+    def show(self, record: Record, color: bool = False) -> str:
+        text = explained(record, color) if "influence" in record else record["input"]
+        return super().show({**record, "input": text}, color)
+
+    def cells(self, record: Record) -> dict[str, Any]:
+        decided = [word for word, _ in strongest_words(record, float)] if "influence" in record else None
+        return super().cells(record) | ({} if decided is None else {"decided by": " ".join(decided)})

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-
-from engine.answers import Record, explained, strongest_words
 from engine.predicting import Example
 from model.text.files import one_line
 from model.text.predict import WordProcessing
@@ -37,29 +33,3 @@ class Processing(WordProcessing):
         text = " ".join(words) if self.params.data.tokenized else example.input  # as the texts of the data stand there
         chars = list(one_line(text))
         return Example(text, (chars, None), len(chars))
-
-    def postprocess(self, outputs: Mapping[str, np.ndarray]) -> list[Record]:
-        records = super().postprocess(outputs)
-        if "influence" in outputs:
-            for record, influence in zip(records, outputs["influence"].astype(np.float64).round(4), strict=True):
-                record["influence"] = influence.tolist()
-        return records
-
-    def complete(self, example: Example, record: Record) -> Record:
-        if "influence" in record:
-            words, spans = example.content
-            longest = self.params.max_length
-            head, left_out = (longest + 1) // 2, max(len(words) - longest, 0)
-            influence = record.pop("influence")[: len(words) - left_out]
-            influence[head:head] = [0.0] * left_out  # what was not read decided nothing
-            places = [[i, i + 1] for i in range(len(words))] if spans is None else [*map(list, spans)]
-            record |= {"words": words, "word_spans": places, "influence": influence}
-        return super().complete(example, record)
-
-    def show(self, record: Record, color: bool = False) -> str:
-        text = explained(record, color) if "influence" in record else record["input"]
-        return super().show({**record, "input": text}, color)
-
-    def cells(self, record: Record) -> dict[str, Any]:
-        decided = [word for word, _ in strongest_words(record, float)] if "influence" in record else None
-        return super().cells(record) | ({} if decided is None else {"decided by": " ".join(decided)})

@@ -2,36 +2,17 @@
 
 from __future__ import annotations
 
-import html
 from pathlib import Path
 
-from engine.answers import Record, pieces
+from engine.answers import Record
 from engine.reports import ClassReport, suffix
 from engine.torch_network import predictor_of
+from model.text.highlight import page_of
 from model.text.tokenizer import without_breaks
 from utils import write_atomically
 
 MOST_MISTAKES, PRINTED_MISTAKES = 50, 5
 LONGEST_PRINTED = 100  # characters
-PAGE = """<!DOCTYPE html>
-<html lang="en">
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{title}</title>
-<style>
-body {{ font: 16px/1.6 system-ui, sans-serif; max-width: 50rem; margin: 2rem auto; padding: 0 1rem; color: #222;
-       background: #fff }}
-p {{ margin: 0 0 1.5rem; overflow-wrap: anywhere }}
-h1 {{ font-size: 1.4rem }}
-h2 {{ font-size: 1rem; margin: 0 }}
-span {{ border-radius: 4px }}
-</style>
-<h1>{title}</h1>
-<p>Words on <span style="background: {orange}">orange</span> spoke for the prediction, words on
-<span style="background: {blue}">blue</span> against it (gradient times input).</p>
-{mistakes}
-</html>
-"""
 
 
 class Report(ClassReport):
@@ -47,33 +28,16 @@ class Report(ClassReport):
         if not worst:
             return table
         records = predictor_of(self.task, self.params, self.net).explaining(self.dataset.raw_texts(worst))
-        parts = [
-            f"<h2>line {i + 1}: {html.escape(labels[i])}, but predicted {html.escape(record['prediction'])}"
-            f" ({record['probability']:.3f})</h2>\n<p>{highlight(record)}</p>"
+        headings = [
+            f"line {i + 1}: {labels[i]}, but predicted {record['prediction']} ({record['probability']:.3f})"
             for i, record in zip(worst, records, strict=True)
         ]
-        title = f"The surest mistakes on {html.escape(name)}"
-        write_atomically(page, PAGE.format(title=title, orange=color(1), blue=color(-1), mistakes="\n".join(parts)))
+        write_atomically(page, page_of(f"The surest mistakes on {name}", headings, records))
         printed = [
             f"  {record['probability']:.3f} {record['prediction']}, not {labels[i]}: {shorten(record)}"
             for i, record in zip(worst[:PRINTED_MISTAKES], records, strict=False)
         ]
         return "\n".join([table, "", f"The surest mistakes (more, coloured, in {page}):", *printed])
-
-
-def highlight(record: Record) -> str:
-    """The text of a record as HTML, each word coloured by its influence."""
-    return "".join(
-        f'<span style="background: {color(share)}">{html.escape(text)}</span>'
-        if share
-        else html.escape(without_breaks(text))
-        for text, share in pieces(record)
-    )
-
-
-def color(share: float) -> str:
-    """Of a word with a share of the strongest influence, -1 to 1. The page of serve.py has the same colours."""
-    return f"rgb({'224 123 40' if share > 0 else '47 111 176'} / {0.6 * abs(share):.2f})"
 
 
 def shorten(record: Record) -> str:
