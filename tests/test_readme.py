@@ -21,9 +21,11 @@ from tests.test_every_task import make_small
 
 README = (ROOT / "README.md").read_text()
 NOT_HERE = ("git clone", "cd ", "make ", "tensorboard", "pip ", "python3 -m venv", "source ", "python -m benchmarks")
+CRITICS = (("fine", "good"), ("dull", "bad"))
 SMALLER = {  # networks, by task
     "image_classification": {"num_channels": 4},
     "sequence_tagging": {"lstm_hidden_dim": 4},
+    "text_classification": {"lstm_hidden_dim": 4},
     "tabular_prediction": {},
 }
 
@@ -60,6 +62,12 @@ def project(tmp_path: Path) -> Path:
     rows = "".join(f"Sentence: {i},Anna,NNP,B-per\n,left,VBD,O\n" for i in range(20))
     (project / "data" / "kaggle" / "ner_dataset.csv").write_text("Sentence #,Word,POS,Tag\n" + rows)
     houses = "".join(f"{1000 * i + 500},{i},{'Kent' if i % 2 else ''}\n" for i in range(50))
+    reviews = "".join(f"A {word} film {i}.,{label}\n" for i in range(20) for word, label in CRITICS)
+    (project / "reviews.csv").write_text("text,label\n" + reviews)
+    (project / "names.csv").write_text("".join(f"Ada{i},Czech\nBo{i},Dutch\n" for i in range(20)))
+    (project / "trees").mkdir()
+    for split in ("train", "dev", "test"):
+        (project / "trees" / f"{split}.txt").write_text(20 * "(3 (2 A) (3 fine))\n(1 (2 A) (1 dull))\n")
     (project / "houses.csv").write_text("price,size,town\n" + houses)
     for path in project.glob("experiments/**/params.json"):
         values = json.loads(path.read_text())
