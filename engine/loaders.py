@@ -145,7 +145,7 @@ def load_array(path: Path, in_memory: bool = True) -> Tensor:
     """An array that build_dataset.py saved, loaded or mapped into memory. Raises UserError if it is none."""
     try:
         return torch.from_numpy(np.load(path, None if in_memory else "c", allow_pickle=False))
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, EOFError, ValueError, TypeError) as error:
         raise UserError(f"{path}: not an array ({error}). Build the data set again with --overwrite.") from None
 
 

@@ -33,6 +33,8 @@ class TextProcessing(Processing):
         yield from self.read_file(options) if options.file else (self.split(word, options) for word in words)
 
     def read_file(self, options: Options) -> Iterator[Any]:
+        if options.columns:
+            raise UserError("--columns is for tagged text; this network takes one text a line.")
         return (self.split(line, options) for line in read_lines(str(options.file)))
 
     def split(self, text: str | Unreadable, options: Options) -> Any:

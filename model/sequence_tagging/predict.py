@@ -28,6 +28,8 @@ from .entities import are_entities, bracket, find_entities, with_tags
 from .formats import COLUMN_ENDINGS
 from .params import Params
 
+HEAD = 1000  # lines by which a file is recognised
+
 
 class Processing(WordProcessing):
     """Sentences, or lists of their words. A record says the tag of each word, and the spans of entities."""
@@ -59,7 +61,7 @@ class Processing(WordProcessing):
         """
         if file == "-":
             return False
-        if find_layout(read_lines(file, keep_empty=True)).is_conllu:
+        if find_layout(itertools.islice(read_lines(file, keep_empty=True), HEAD)).is_conllu:
             return True
         head = [line for line in itertools.islice(read_lines(file), 10) if isinstance(line, str) and is_word(line)]
         lines = [split_columns(line) for line in head]

@@ -276,7 +276,7 @@ def read_rows(lines: Iterable[str], path: Path, dialect: Mapping[str, Any]) -> I
     begin = 1
     try:
         for cells in reader:
-            if len(cells) > 1 or any(cells):
+            if any(cell.strip() for cell in cells):
                 yield Row(begin, reader.line_num, cells)
             begin = reader.line_num + 1
     except csv.Error as error:

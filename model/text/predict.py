@@ -41,7 +41,7 @@ class WordProcessing(TextProcessing):
     def __init__(self, params: TextParams, top: int = 1):
         super().__init__(params, top)
         self.encoder = Encoder(params)
-        self.tokenize = Tokenizer(params.data.words)
+        self.tokenize = Tokenizer(params.data.words if getattr(params.data, "tokenized", True) else None)
         self.max_length: int | None = None  # words of a text that are read
 
     def preprocess(self, raw: Any) -> Example:

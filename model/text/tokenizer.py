@@ -19,7 +19,7 @@ BACK = re.compile(r"([^\w\s])\1*$")  # "..." and "--" are one word
 # what stands apart even in the middle of a word: dashes, dots, brackets, quotation marks; commas, but not in 1,000
 INSIDE = re.compile(r"--+|\.\.+|[\u2013\u2014\u2026()\[\]\"\u201c\u201d;!?]|(?<!\d),|,(?!\d)")
 ABBREVIATION = re.compile(r"(?:[^\W\d_]\.)+")  # J., U.S.
-BREAK = re.compile(r"<br\s*/?>")
+BREAK = re.compile(r"<br\s*/?>", re.IGNORECASE)
 CLITIC = re.compile(r"(?<=\w)(?:n['\u2019]t|['\u2019](?:s|re|ve|ll|d|m))$", re.IGNORECASE)
 
 
@@ -98,4 +98,4 @@ class Tokenizer:
 
 def without_breaks(text: str) -> str:
     """A text in which spaces stand in place of HTML's line breaks, of which reviews and comments are full."""
-    return BREAK.sub(lambda match: " " * len(match[0]), text) if "<br" in text else text
+    return BREAK.sub(lambda match: " " * len(match[0]), text) if "<" in text else text

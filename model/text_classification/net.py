@@ -20,8 +20,8 @@ class Net(TextNet):
     - net "rnn": recurrent layers read the word vectors, and their states are pooled;
     - "cnn": the strongest responses of convolutions (Kim 2014);
     - "bag": the vectors of all words and n-grams, added up and divided by the number of words (Joulin et al. 2016, "Bag
-      of tricks for efficient text classification", divide by the number of words and n-grams). A linear model, if
-      embedding_dim is at least the number of classes.
+      of tricks for efficient text classification", divide by the number of words and n-grams). A linear model
+      of their counts.
     """
 
     def __init__(self, params: Params):

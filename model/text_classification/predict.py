@@ -7,7 +7,6 @@ from typing import Any
 from engine.predicting import Example
 from model.text.files import one_line
 from model.text.predict import WordProcessing
-from model.text.tokenizer import Tokenizer
 
 from .params import Params
 
@@ -23,13 +22,14 @@ class Processing(WordProcessing):
     def __init__(self, params: Params, top: int = 1):
         super().__init__(params, top)
         self.max_length = params.max_length
-        self.tokenize = Tokenizer(params.data.words if params.data.tokenized else None)
 
     def preprocess(self, raw: Any) -> Example:
         example = super().preprocess(raw)
         if self.params.level == "word":
             return example
         words, _ = example.content
-        text = " ".join(words) if self.params.data.tokenized else example.input  # as the texts of the data stand there
+        text = (
+            " ".join(words) if self.params.data.tokenized else example.input.strip()
+        )  # as the texts of the data stand there
         chars = list(one_line(text))
         return Example(text, (chars, None), len(chars))
