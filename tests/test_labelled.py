@@ -394,8 +394,9 @@ def test_a_quotation_without_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 
 def test_cases_on_the_border(tmp_path: Path) -> None:
-    """Empty cells are a row; prose with commas is no table; a file that ends in .csv is one whatever its texts say."""
-    refuses(write(tmp_path / "a.csv", "text,label\na,b\n,\n"), "a.csv, line 3: no label")
+    """Empty cells are no row; prose with commas is no table; a .csv is a table whatever its texts say."""
+    assert pairs(write(tmp_path / "e.csv", "text,label\na,b\nc,b\n , \n")) == [("a", "b"), ("c", "b")]
+    refuses(write(tmp_path / "a.csv", "text,label\na,b\nc,\n"), "a.csv, line 3: no label")
     refuses(write(tmp_path / "a.txt", "One, two.\nNone.\nNor here.\nHere.\n"), "in the first line: One, two.")
     rows = [("__label__a", "good"), ("No", "bad"), ("So", "good"), ("Yes", "bad")]
     assert pairs(write(tmp_path / "b.csv", table(rows))) == rows

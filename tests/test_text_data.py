@@ -17,6 +17,7 @@ from engine.loaders import fetch_dataloaders
 from model import TASKS
 from model.layers import UNK
 from model.text.files import read_lines
+from model.text.tokenizer import Tokenizer
 from model.text_classification.data_loader import Dataset
 from model.text_classification.params import DataParams, Params
 from model.text_classification.predict import Processing
@@ -297,3 +298,13 @@ def test_weights_are_evaluated_on_other_texts(build: Build, tmp_path: Path) -> N
     assert read_json(model_dir / "metrics_test_best_weights_on_other.json").keys() >= {"accuracy", "f1", "auc"}
     result = run("evaluate", "--model_dir", model_dir, "--data_dir", tmp_path / "classes")
     refused(result, "classes: ['very negative']", "was trained on", "['negative']")
+
+
+def test_spaces_around_a_text_change_no_prediction(build: Build, tmp_path: Path) -> None:
+    assert build(reviews(100)).status == 0
+    processing = TASKS["text_classification"].Processing(params_of(tmp_path / "built", level="char"))
+    assert processing.preprocess(" Smith\n").content[0] == list("Smith")
+
+
+def test_html_breaks_in_any_case_are_white_space() -> None:
+    assert Tokenizer().words("fine<BR>film<br />here") == ["fine", "film", "here"]

@@ -70,7 +70,7 @@ def read_corpus(texts: Iterable[Labelled], folder: Path, tokenized: bool) -> Cor
             corpus.splits.append(split)
             corpus.is_part.append(is_part)
             corpus.places.append(place)
-            file.write((joined if isinstance(content, list) or tokenized else one_line(content)) + "\n")
+            file.write((joined if isinstance(content, list) or tokenized else one_line(content.strip())) + "\n")
     return corpus
 
 
