@@ -266,14 +266,14 @@ def count_decisions(batches: list[tuple[Tensor, Tensor]]) -> Tensor:
         so), all.
     """
     outputs, labels = (torch.cat(parts) for parts in zip(*batches, strict=True))
-    if labels.ndim == 2:
-        is_predicted = outputs > 0
-    else:
-        is_predicted = one_hot(outputs.argmax(dim=1), outputs)
-        labels = one_hot(labels, outputs)
-    both, predicted, labelled = ((x != 0).sum(dim=0) for x in (labels * is_predicted, is_predicted, labels))
-    right = len(outputs) - predicted - labelled + 2 * both
-    return torch.stack([both, predicted, labelled, right, torch.full_like(both, len(outputs))])
+    return _count_decisions(*against_rest(outputs, labels))
+
+
+def _count_decisions(is_predicted: Tensor, is_labelled: Tensor) -> Tensor:
+    both, predicted, labelled = ((x != 0).sum(dim=0) for x in (is_labelled * is_predicted, is_predicted, is_labelled))
+    num_examples = len(is_predicted)
+    right = num_examples - predicted - labelled + 2 * both
+    return torch.stack([both, predicted, labelled, right, torch.full_like(both, num_examples)])
 
 
 def count_scores(batches: list[tuple[Tensor, Tensor]]) -> Tensor:
@@ -285,14 +285,21 @@ def count_scores(batches: list[tuple[Tensor, Tensor]]) -> Tensor:
     else:
         log_p = outputs.log_softmax(dim=1)
         log_odds = log_p - torch.log1p(-log_p.exp().clamp(max=1 - 1e-7))
-        labels = one_hot(labels, outputs)
+    is_predicted, labels = against_rest(outputs, labels)
     log_odds = log_odds.clamp(-1e6, 1e6)
     bins = ((log_odds / (1 + log_odds.abs()) + 1) * (BINS / 2)).clamp(0, BINS - 1).long()
     num_classes = outputs.shape[1]
     cells = ((labels * BINS + bins) * num_classes + torch.arange(num_classes, device=outputs.device)).flatten()
     counts = torch.zeros(2 * BINS * num_classes, dtype=torch.int64, device=labels.device)
     counts.index_add_(0, cells, torch.ones_like(cells))
-    return torch.cat([count_decisions(batches), counts.view(-1, num_classes)])
+    return torch.cat([_count_decisions(is_predicted, labels), counts.view(-1, num_classes)])
+
+
+def against_rest(outputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Whether each class, or label, is predicted, and whether an example has it: both batch_size x num_classes."""
+    if labels.ndim == 2:
+        return outputs > 0, labels
+    return one_hot(outputs.argmax(dim=1), outputs), one_hot(labels, outputs)
 
 
 def one_hot(numbers: Tensor, outputs: Tensor) -> Tensor:

@@ -117,6 +117,13 @@ class ClassReport(Report):
             ["class", "precision", "recall", "F1", "support"], list(zip(classes, *scores, strict=True)), 1
         )
 
+    def surest_mistakes(self, most: int) -> list[tuple[int, str, Record]]:
+        """The wrong predictions with the highest probability, at most `most`: index, label and record of each."""
+        labels = [self.params.data.classes[label] for label in self.dataset.labels.tolist()]
+        examples = zip(range(len(labels)), labels, self.records, strict=True)
+        wrong = [(i, label, record) for i, label, record in examples if record["prediction"] != label]
+        return sorted(wrong, key=lambda mistake: -mistake[2]["probability"])[:most]
+
 
 class LabelReport(Report):
     """For networks that say of each label whether an example has it."""

@@ -15,16 +15,13 @@ class Report(ClassReport):
 
     def write(self, model_dir: Path, name: str) -> str:
         table = super().write(model_dir, name)
-        labels = [self.params.data.classes[label] for label in self.dataset.labels.tolist()]
-        wrong = [i for i, record in enumerate(self.records) if record["prediction"] != labels[i]]
-        worst = sorted(wrong, key=lambda i: -self.records[i]["probability"])[:MOST_MISTAKES]
+        worst = self.surest_mistakes(MOST_MISTAKES)
         sheet = model_dir / f"mistakes{suffix(name)}.png"
         sheet.unlink(missing_ok=True)  # of an earlier evaluation
         if worst:
-            images = [self.dataset.images[i].cpu().permute(1, 2, 0).numpy() for i in worst]
+            images = [self.dataset.images[i].cpu().permute(1, 2, 0).numpy() for i, _, _ in worst]
             captions = [
-                f"{labels[i]:.16}\nas {record['prediction']:.16}\n{record['probability']:.2f}"
-                for i, record in ((i, self.records[i]) for i in worst)
+                f"{label:.16}\nas {record['prediction']:.16}\n{record['probability']:.2f}" for _, label, record in worst
             ]
             draw_images(images, captions, sheet)
         return table

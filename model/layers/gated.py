@@ -38,21 +38,20 @@ class GatedRNN(nn.Module):
     def forward(self, x: Tensor) -> tuple[Tensor]:
         """batch_size x length x input_dim -> a tuple, as of nn.LSTM, of batch_size x length x hidden_dim states."""
         x = F.linear(x, self.weight_ih_l0, self.bias_l0)  # batch_size x length x rows
-        sees_cell = self.peepholes is not None
-        peepholes = self.peepholes if self.peepholes is not None else x.new_zeros(0)
-        return (run_gated(x, self.weight_hh_l0, peepholes, *self.has_gate, sees_cell),)
+        peepholes = self.peepholes if self.peepholes is not None else x.new_zeros(len(GATES), 0)
+        return (run_gated(x, self.weight_hh_l0, peepholes, *self.has_gate),)
 
 
 @torch.jit.script_if_tracing  # in an exported graph, the loop is one of the graph, so that its length is free
 def run_gated(
-    x: Tensor, weight: Tensor, peepholes: Tensor, has_input: bool, has_forget: bool, has_output: bool, sees_cell: bool
+    x: Tensor, weight: Tensor, peepholes: Tensor, has_input: bool, has_forget: bool, has_output: bool
 ) -> Tensor:
     """The states of a `GatedRNN`.
 
     Args:
         x: batch_size x length x rows, what the inputs add to the candidate and the gates.
         weight: rows x hidden_dim, by which the state adds to them.
-        peepholes: 3 x hidden_dim, if `sees_cell`.
+        peepholes: 3 x hidden_dim, or 3 x 0 if the gates do not see the cell.
 
     Returns:
         batch_size x length x hidden_dim.
@@ -63,17 +62,24 @@ def run_gated(
     states = []
     for at_step in x.unbind(1):  # which has a faster gradient than x[:, step]
         parts = (at_step + F.linear(h, weight)).to(weight.dtype)  # batch_size x rows; c sums up in full precision
-        chunks = parts.chunk(weight.shape[0] // size, dim=1)
+        chunks = parts.split(size, dim=1)
         candidate, old, at = chunks[0].tanh(), c, 1
         if has_input:
-            candidate = candidate * (chunks[at] + old * peepholes[0] if sees_cell else chunks[at]).sigmoid()
+            candidate = candidate * gate(chunks[at], old, peepholes[0])
             at += 1
         if has_forget:
-            c = c * (chunks[at] + old * peepholes[1] if sees_cell else chunks[at]).sigmoid()
+            c = c * gate(chunks[at], old, peepholes[1])
             at += 1
         c = c + candidate
         h = c.tanh()
         if has_output:
-            h = h * (chunks[at] + c * peepholes[2] if sees_cell else chunks[at]).sigmoid()
+            h = h * gate(chunks[at], c, peepholes[2])
         states.append(h)
     return torch.stack(states, dim=1)
+
+
+def gate(part: Tensor, cell: Tensor, peephole: Tensor) -> Tensor:
+    """How far a gate is open, batch_size x hidden_dim."""
+    if peephole.numel() > 0:
+        part = part + cell * peephole
+    return part.sigmoid()

@@ -28,8 +28,6 @@ class Processing(WordProcessing):
         if self.params.level == "word":
             return example
         words, _ = example.content
-        text = (
-            " ".join(words) if self.params.data.tokenized else example.input.strip()
-        )  # as the texts of the data stand there
+        text = " ".join(words) if self.params.data.tokenized else example.input.strip()  # as it is built
         chars = list(one_line(text))
         return Example(text, (chars, None), len(chars))

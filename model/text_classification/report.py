@@ -20,22 +20,21 @@ class Report(ClassReport):
 
     def write(self, model_dir: Path, name: str) -> str:
         table = super().write(model_dir, name)
-        labels = [self.params.data.classes[label] for label in self.dataset.labels.tolist()]
-        wrong = [i for i, record in enumerate(self.records) if record["prediction"] != labels[i]]
-        worst = sorted(wrong, key=lambda i: -self.records[i]["probability"])[:MOST_MISTAKES]
+        worst = self.surest_mistakes(MOST_MISTAKES)
         page = model_dir / f"mistakes{suffix(name)}.html"
         page.unlink(missing_ok=True)  # of an earlier evaluation
         if not worst:
             return table
-        records = predictor_of(self.task, self.params, self.net).explaining(self.dataset.raw_texts(worst))
+        numbers, labels, _ = zip(*worst, strict=True)
+        records = predictor_of(self.task, self.params, self.net).explaining(self.dataset.raw_texts(numbers))
         headings = [
-            f"line {i + 1}: {labels[i]}, but predicted {record['prediction']} ({record['probability']:.3f})"
-            for i, record in zip(worst, records, strict=True)
+            f"line {i + 1}: {label}, but predicted {record['prediction']} ({record['probability']:.3f})"
+            for i, label, record in zip(numbers, labels, records, strict=True)
         ]
         write_atomically(page, page_of(f"The surest mistakes on {name}", headings, records))
         printed = [
-            f"  {record['probability']:.3f} {record['prediction']}, not {labels[i]}: {shorten(record)}"
-            for i, record in zip(worst[:PRINTED_MISTAKES], records, strict=False)
+            f"  {record['probability']:.3f} {record['prediction']}, not {label}: {shorten(record)}"
+            for label, record in zip(labels[:PRINTED_MISTAKES], records, strict=False)
         ]
         return "\n".join([table, "", f"The surest mistakes (more, coloured, in {page}):", *printed])
 
