@@ -2,4 +2,12 @@
 
 from engine.tasks import Tasks
 
-TASKS = Tasks("model", ["image_classification", "sequence_tagging", "text_classification", "tabular_prediction"])
+TASKS = Tasks(
+    "model",
+    [
+        "image_classification",
+        "sequence_tagging",
+        "text_classification",
+        "tabular_prediction",
+    ],
+)

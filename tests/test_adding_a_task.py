@@ -35,7 +35,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (project / name).parent.mkdir(parents=True, exist_ok=True)
         (project / name).write_text(code)
     tasks = project / "model" / "__init__.py"
-    tasks.write_text(re.sub(r"^(TASKS = .*)\]\)$", rf'\1, "{NAME}"])', tasks.read_text(), flags=re.MULTILINE))
+    tasks.write_text(tasks.read_text().replace("    ],\n", f'        "{NAME}",\n    ],\n'))
     call(project, "build_dataset.py", "--task", NAME, "--sample")
     return project
 
@@ -197,7 +197,7 @@ def test_it_can_be_removed(project: Path) -> None:
     away.mkdir()
     tasks = project / "model" / "__init__.py"
     text = tasks.read_text()
-    tasks.write_text(text.replace(f', "{NAME}"', ""))
+    tasks.write_text(text.replace(f'        "{NAME}",\n', ""))
     for path in files:
         shutil.move(path, away / path.name)
     try:
