@@ -62,6 +62,7 @@ def test_iob2_says_the_same(tags: str, entities: list[tuple[int, int, str]]) -> 
 def test_what_is_a_scheme() -> None:
     assert is_scheme(["O", "I-per"])
     assert not is_scheme(["NN", "-LRB-", "O", "B", "I", "L", "PRP$", "``"])
+    assert not is_scheme(["S----3MS2-", "VP-A-3MS--"])  # parts of speech in some treebanks
 
 
 def counts_of(predicted: torch.Tensor, labels: torch.Tensor, tags: list[str]) -> torch.Tensor:

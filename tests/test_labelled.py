@@ -160,7 +160,7 @@ def test_files_of_splits(tmp_path: Path) -> None:
     write(tmp_path / "imdb_test.csv", table(PAIRS))
     refuses(tmp_path, "imdb_test.csv, line 1", "header of the other files: text, label")
     write(tmp_path / "imdb_test.csv", "a;b;c\n")
-    refuses(tmp_path, "imdb_test.csv, line 1: 1 cells, expected 2")
+    refuses(tmp_path, "imdb_test.csv, line 1: expected the header of the other files: text, label")
 
 
 def test_one_file_in_a_folder(tmp_path: Path) -> None:
@@ -194,6 +194,13 @@ def test_early_mistakes_in_a_table(tmp_path: Path) -> None:
     refuses(write(tmp_path / "d.csv", "text,label\n"), "only a header")
     refuses(write(tmp_path / "e.csv", "\n \n"), "e.csv: empty")
     refuses(write(tmp_path / "f.csv", "text,label\na,\nb,x\n"), "f.csv, line 2: no label")
+
+
+def test_a_test_file_without_labels(tmp_path: Path) -> None:
+    """As Kaggle hands it out."""
+    write(tmp_path / "train.csv", "id,text,label\n1,a b,x\n2,b,y\n3,c,x\n")
+    write(tmp_path / "test.csv", "id,text\n4,a\n")
+    refuses(tmp_path, "test.csv, line 1: expected the header of the other files: id, text, label", "for predict.py")
 
 
 # ------------------------------------------------------------------------------------ folders of classes
@@ -234,6 +241,12 @@ def test_folders_of_classes_without_splits(tmp_path: Path) -> None:
     assert {text.label for text in texts} == {"neg", "pos"}
 
 
+def test_folders_of_splits_without_classes(tmp_path: Path) -> None:
+    for split in ("train", "test"):
+        write(tmp_path / split / "1.txt", "A text.")
+    refuses(tmp_path, "test, train hold texts, but no folder for each class")
+
+
 def test_bad_files_in_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_reviews(tmp_path)
     bad = write(tmp_path / "test" / "pos" / "9.txt", b"first\nse\xc3\xa9 caf\xe9")
@@ -271,6 +284,12 @@ def test_trees(tmp_path: Path) -> None:
     assert str(texts[1].place) == f"{tmp_path / 'train.txt'}, line 3"
     labels = [text.label for text in read(tmp_path / "dev.txt", "--labels", "five")]
     assert labels == ["positive", "neutral", "very negative"]
+
+
+def test_neutral_trees_alone(tmp_path: Path) -> None:
+    source = write(tmp_path / "trees.txt", "(2 (2 So) (2 so))\n")
+    refuses(source, "neutral trees (--labels five keeps these)")
+    assert pairs(source, "--labels", "five") == [(["So", "so"], "neutral")]
 
 
 def test_phrases(tmp_path: Path) -> None:
@@ -349,6 +368,7 @@ def test_bad_lines_of_fasttext(tmp_path: Path) -> None:
     refuses(write(tmp_path / "a.ft", good + "__label__ text\n"), "a.ft, line 2: no label")
     refuses(write(tmp_path / "a.ft", good + "__label__a \n"), "1 empty texts", "a.ft, line 2")
     refuses(tmp_path / "a.ft", "no table but lines of fastText", "--no_header", flags=("--no_header",))
+    refuses(tmp_path / "a.ft", "no trees but lines of fastText", "--labels", flags=("--labels", "five"))
 
 
 def test_what_is_no_layout(tmp_path: Path) -> None:

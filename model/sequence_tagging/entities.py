@@ -13,7 +13,7 @@ from functools import cache
 from typing import NamedTuple
 
 OUTSIDE = "O"
-TAG = re.compile(r"([BIESLUM])-(.*)", re.DOTALL)
+TAG = re.compile(r"([BIESLUM])-((?!-).*)", re.DOTALL)  # not S----3MS2-, a part of speech in several treebanks
 SAME_AS = {"L": "E", "U": "S", "M": "I"}  # BILOU and BMES, in the letters of IOBES
 
 

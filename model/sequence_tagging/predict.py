@@ -14,7 +14,6 @@ from engine.predicting import Example, Options, Unreadable
 from engine.texts import read_lines
 from model.text.columns import (
     CONLLU_ENDINGS,
-    find_column,
     find_layout,
     first_sentence,
     is_word,
@@ -117,10 +116,9 @@ def read_words(name: str) -> Iterator[list[str] | Unreadable]:
     lines = read_lines(name, keep_empty=True)
     head = first_sentence(lines)
     layout = find_layout(head, Path(name).suffix.lower() in CONLLU_ENDINGS)
-    try:
-        word_at = find_column("--file", "FORM", layout.names, layout.num_columns) if layout.is_conllu else 0
-    except UserError as error:
-        raise UserError(f"{name}: {error}") from None
+    if layout.is_conllu and "FORM" not in layout.names:
+        raise UserError(f"{name}: no column FORM, which holds the words; there are {', '.join(layout.names)}.")
+    word_at = layout.names.index("FORM") if layout.is_conllu else 0
     words: list[str] = []
     bad: list[Unreadable] = []  # a line that cannot be read stands for its sentence
     for row in itertools.chain(read_rows(itertools.chain(head, lines), layout), [None]):

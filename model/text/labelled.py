@@ -51,7 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--text_column", help="column of a table with the text, by name or number from 1 (recognised)")
     parser.add_argument("--label_column", help="column with the label, by name or number from 1 (recognised)")
     parser.add_argument("--no_header", action="store_true", help="the first line of a table is a row (recognised)")
-    parser.add_argument("--labels", choices=("binary", "five"), default="binary", help="classes of trees (binary)")
+    parser.add_argument("--labels", choices=("binary", "five"), help="classes of trees (binary)")
     parser.add_argument("--phrases", action="store_true", help="train on every phrase of a tree")
     parser.add_argument("--encoding", default="utf-8", help="of the text files (%(default)s)")
 
@@ -74,8 +74,8 @@ def read_labelled(source: Path, args: argparse.Namespace) -> Iterator[Labelled]:
         if len(set(kinds.values())) > 1:
             found = ", ".join(f"{path.name} holds {its}" for path, its in kinds.items())
             raise UserError(f"{source}: {found}. Expected all in one layout. {EXPECTED}")
-    if args.phrases and kind != "trees":
-        raise UserError(f"{source}: no trees but {kind}, so there is nothing that --phrases chooses.")
+    if (args.phrases or args.labels) and kind != "trees":
+        raise UserError(f"{source}: no trees but {kind}, so there is nothing that --labels and --phrases choose.")
     if kind != "a table" and (args.text_column or args.label_column or args.no_header):
         flags = "--text_column, --label_column and --no_header"
         raise UserError(f"{source}: no table but {kind}, so there is nothing that {flags} choose.")
@@ -100,7 +100,7 @@ def without_empty(texts: Iterable[Labelled]) -> Iterator[Labelled]:
     if count:
         raise UserError("\n  ".join([f"{count} empty texts. Take them out, or write them:", *map(str, empty)]))
     if not read:
-        raise UserError("No text to read: only a header, or empty lines.")
+        raise UserError("No text to read: only a header, empty lines, or neutral trees (--labels five keeps these).")
 
 
 # --------------------------------------------------------------------------------- recognising a layout
@@ -119,6 +119,9 @@ def find_places(source: Path) -> Places:
     split_folders = find_splits((folder for folder in folders if holds(folder, "*/*.txt")), whole_names=True)
     split_files = find_splits(files, ("", *ENDINGS))
     classes = [folder for folder in folders if folder not in split_folders.values() and holds(folder, "*.txt")]
+    if classes and len(find_splits(classes, whole_names=True)) == len(classes):
+        names = ", ".join(folder.name for folder in classes)
+        raise UserError(f"{source}: {names} hold texts, but no folder for each class. {EXPECTED}")
     if (split_folders or classes) and split_files:
         names = ", ".join(path.name for path in (*split_folders.values(), *classes[:5], *split_files.values()))
         raise UserError(f"{source}: folders of texts beside files of texts: {names}. Expected either. {EXPECTED}")
@@ -236,13 +239,13 @@ LABEL_NAMES = """label labels class category sentiment target language lang inte
     score genre type tag country label_text class_name y""".split()
 
 
-class Row(NamedTuple):
+class TableRow(NamedTuple):
     first: int  # line
     last: int
     cells: list[str]
 
 
-class Layout(NamedTuple):
+class TableLayout(NamedTuple):
     """How to read a table: what the csv module takes, its columns, and its first row if that is a header."""
 
     dialect: Mapping[str, Any]
@@ -254,22 +257,25 @@ class Layout(NamedTuple):
 
 def read_tables(places: Places, args: argparse.Namespace) -> Iterator[Labelled]:
     """A row per text. The first file decides the layout, which the others share."""
-    layout: Layout | None = None
+    layout: TableLayout | None = None
     for split, path in places.items():
-        layout = layout or find_layout(path, args, is_train=split in ("train", None))
-        rows = read_rows(stream_lines(path, args.encoding, newline=""), path, layout.dialect)
+        layout = layout or find_table_layout(path, args, is_train=split in ("train", None))
+        rows = read_table_rows(stream_lines(path, args.encoding, newline=""), path, layout.dialect)
         file, header = str(path), layout.header
         for line, _, cells in rows:
+            if header and cells != header:
+                raise UserError(
+                    f"{path}, line {line}: expected the header of the other files: {', '.join(header)}\n"
+                    "Texts without labels are for predict.py; take their file out of the folder."
+                )
             check_cells(len(cells), layout.num_columns, path, line)
             if header:
-                if cells != header:
-                    raise UserError(f"{path}, line {line}: expected the header of the other files: {', '.join(header)}")
                 header = None
             else:
                 yield Labelled(cells[layout.text].strip(), cells[layout.label].strip(), split, Place(file, line))
 
 
-def read_rows(lines: Iterable[str], path: Path, dialect: Mapping[str, Any]) -> Iterator[Row]:
+def read_table_rows(lines: Iterable[str], path: Path, dialect: Mapping[str, Any]) -> Iterator[TableRow]:
     """The rows of a table that are not empty lines. Raises UserError where quotation marks do not match."""
     csv.field_size_limit(LONGEST_LINE)
     reader = csv.reader(lines, strict=True, skipinitialspace=True, **dialect)
@@ -277,7 +283,7 @@ def read_rows(lines: Iterable[str], path: Path, dialect: Mapping[str, Any]) -> I
     try:
         for cells in reader:
             if any(cell.strip() for cell in cells):
-                yield Row(begin, reader.line_num, cells)
+                yield TableRow(begin, reader.line_num, cells)
             begin = reader.line_num + 1
     except csv.Error as error:
         raise UserError(f"{path}, line {begin}: {error}. Is a quotation mark left open?") from None
@@ -285,10 +291,10 @@ def read_rows(lines: Iterable[str], path: Path, dialect: Mapping[str, Any]) -> I
 
 def check_cells(found: int, expected: int, path: Path, line: int) -> None:
     if found != expected:
-        raise UserError(f"{path}, line {line}: {found} cells, expected {expected} as in the first line.")
+        raise UserError(f"{path}, line {line}: {found} cells, expected {expected} as in the first row.")
 
 
-def find_layout(path: Path, args: argparse.Namespace, is_train: bool) -> Layout:
+def find_table_layout(path: Path, args: argparse.Namespace, is_train: bool) -> TableLayout:
     """The layout of a table, from its first lines.
 
     Raises:
@@ -307,7 +313,7 @@ def find_layout(path: Path, args: argparse.Namespace, is_train: bool) -> Layout:
         first = next(line.strip() for line in head if line.strip())
         raise UserError(f"{path}: no text with its label in the first line: {first[:80]}\n{EXPECTED}")
     if len(head) < HEAD and size <= LONGEST_LINE:  # all of the file, so what is wrong with its last row counts too
-        rows = list(read_rows(head, path, dialect))
+        rows = list(read_table_rows(head, path, dialect))
     for row in rows:
         check_cells(len(row.cells), len(rows[0].cells), path, row.first)
     layout = choose_columns([row.cells for row in rows], dialect, path, args)
@@ -326,16 +332,16 @@ def find_layout(path: Path, args: argparse.Namespace, is_train: bool) -> Layout:
     return layout
 
 
-def find_dialect(head: Sequence[str], path: Path) -> tuple[dict[str, Any], list[Row], float]:
+def find_dialect(head: Sequence[str], path: Path) -> tuple[dict[str, Any], list[TableRow], float]:
     """The dialect in which rows like the first cover the most lines, the rows up to the first mistake in it, and the
     share of lines. Between tabs, quotation marks enclose cells if they do so in most lines, or if only that fits."""
     filled = [line for line in head if line.strip()]
     is_quoted = 2 * sum(bool(QUOTED_CELL.search(line)) for line in filled) > len(filled)
-    best: tuple[dict[str, Any], list[Row], float] = ({}, [], 0.0)
+    best: tuple[dict[str, Any], list[TableRow], float] = ({}, [], 0.0)
     for dialect in DIALECTS if is_quoted else [UNQUOTED, *DIALECTS]:
-        rows: list[Row] = []
+        rows: list[TableRow] = []
         with contextlib.suppress(UserError):  # another dialect may fit; if none does, the reader says what is wrong
-            for row in read_rows(head, path, dialect):
+            for row in read_table_rows(head, path, dialect):
                 rows.append(row)
         fitting = [row for row in rows if len(row.cells) == len(rows[0].cells) > 1]
         fit = sum(row.last - row.first + 1 for row in fitting) / len(filled)
@@ -344,7 +350,7 @@ def find_dialect(head: Sequence[str], path: Path) -> tuple[dict[str, Any], list[
     return best
 
 
-def choose_columns(rows: Sequence[list[str]], dialect: Mapping[str, Any], path: Path, args: Any) -> Layout:
+def choose_columns(rows: Sequence[list[str]], dialect: Mapping[str, Any], path: Path, args: Any) -> TableLayout:
     """Which column is what: by the flags, else by the names in a header, else the label is what repeats.
 
     Raises:
@@ -381,7 +387,7 @@ def choose_columns(rows: Sequence[list[str]], dialect: Mapping[str, Any], path: 
         raise UserError(f"{path}: column {text + 1} cannot be both --text_column and --label_column.")
     is_known = names[text] in TEXT_NAMES or names[label] in LABEL_NAMES
     is_header = is_new[label] and (is_known or (len(below) > 0 and len(first[text].split()) <= 3))
-    return Layout(dialect, len(first), text, label, first if has_names or is_header else None)
+    return TableLayout(dialect, len(first), text, label, first if has_names or is_header else None)
 
 
 def named_column(flag: str, value: str | None, first: Sequence[str], path: Path) -> int | None:
