@@ -49,12 +49,8 @@ for sys.argv in json.loads(sys.argv[1]):
 
 def set_tasks(project: Path, *names: str) -> None:
     file = project / "model" / "__init__.py"
-    quoted = ", ".join(f'"{name}"' for name in names)
-    lines = [
-        f'TASKS = Tasks("model", [{quoted}])' if line.startswith("TASKS = ") else line
-        for line in file.read_text().splitlines()
-    ]
-    file.write_text("\n".join(lines) + "\n")
+    above, _, _ = file.read_text().partition("TASKS = ")
+    file.write_text(f'{above}TASKS = Tasks("model", {list(names)})\n')
 
 
 def test_a_copied_task_works_and_the_original_may_go(project: Path, tmp_path: Path) -> None:
