@@ -112,8 +112,10 @@ def test_columns_by_flag_and_by_name(tmp_path: Path) -> None:
     path = write(tmp_path / "bare.csv", rows)
     refuses(path, "bare.csv, line 1", "1 0, 2 t0, 3 text number 0, 4 a", "--text_column and --label_column")
     assert pairs(path, "--text_column", "3", "--label_column", "4") == expected
-    refuses(path, "--label_column mood: no such column", "3 text number 0", flags=("--label_column", "mood"))
-    refuses(path, "--label_column 5: no such column", flags=("--label_column", "5", "--text_column", "1"))
+    refuses(
+        path, "no column mood", "There are", "text number 0", "--label_column takes", flags=("--label_column", "mood")
+    )
+    refuses(path, "no column 5", "number from 1 to 4", flags=("--label_column", "5", "--text_column", "1"))
     refuses(path, "cannot be both", flags=("--text_column", "2", "--label_column", "2"))
     refuses(
         path, "line 1", "all different", "t0", "--label_column", flags=("--text_column", "3", "--label_column", "2")

@@ -108,13 +108,14 @@ def first_sentence(lines: Iterator[Other]) -> list[Other]:
 
 
 def find_column(flag: str, asked: str, names: Sequence[str], num_columns: int) -> int:
-    """The index of a column, by its name in any case or by its number from 1. Raises UserError if there is none."""
+    """The index of a column, by its number from 1 or by its name in any case. Raises UserError if there is none."""
+    if asked.isdecimal() and 1 <= int(asked) <= num_columns:
+        return int(asked) - 1
     lower = [name.lower() for name in names]
     if asked.lower() in lower:
         return lower.index(asked.lower())
-    if asked.isdecimal() and 1 <= int(asked) <= num_columns:
-        return int(asked) - 1
-    there = f"There are {', '.join(filter(None, names))}" if names else "The columns have no names"
+    shown = ", ".join(name[:40] for name in names if name)
+    there = f"There are {shown}" if names else "The columns have no names"
     raise UserError(
         f"no column {asked}.{did_you_mean(asked.lower(), lower)} {there[:200]}; {flag} takes"
         f"{' a name or' if names else ''} a number from 1 to {num_columns}."

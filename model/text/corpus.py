@@ -110,10 +110,10 @@ def report_copies(corpus: Corpus, splits: Sequence[str]) -> None:
             labels[text].add(corpus.labels[i])
             places.setdefault(text, corpus.places[i])
     kept = [i for i, split in enumerate(splits) if split]
-    hashes, its_splits = [corpus.hashes[i] for i in kept], [splits[i] for i in kept]
-    if copies := copies_across_splits(hashes, its_splits, [corpus.places[i] for i in kept]):
+    hashes, kept_places = [corpus.hashes[i] for i in kept], [corpus.places[i] for i in kept]
+    if copies := copies_across_splits(hashes, [splits[i] for i in kept], kept_places):
         logger.warning("%d texts are in two splits:\n  %s", len(copies), "\n  ".join(copies[:SHOWN]))
-    if several := [text for text, its in labels.items() if len(its) > 1]:
+    if several := [text for text, found in labels.items() if len(found) > 1]:
         lines = [f"{places[text]}: {', '.join(sorted(labels[text]))}" for text in several[:SHOWN]]
         logger.warning("%d texts have two labels or more:\n  %s", len(several), "\n  ".join(lines))
 
@@ -127,28 +127,28 @@ def save_texts(corpus: Corpus, splits: Sequence[str], folder: Path, min_count_wo
     Raises:
         UserError: no word is frequent enough.
     """
-    here = {split: np.array([its == split for its in splits]) for split in SPLITS}
+    is_in = {split: np.array(splits) == split for split in SPLITS}
     lengths, tokens = np.array(corpus.lengths), np.array(corpus.tokens)
-    in_train = np.bincount(tokens[here["train"].repeat(lengths)], minlength=len(corpus.spellings)).tolist()
+    in_train = np.bincount(tokens[is_in["train"].repeat(lengths)], minlength=len(corpus.spellings)).tolist()
     words = most_frequent(Counter(dict(zip(corpus.spellings, in_train, strict=True))), min_count_word)
     if not words:
         raise UserError("No word is as frequent as --min_count_word asks for.")
     # the words of the vocabulary come first
     number_of = {word: number for number, word in enumerate(dict.fromkeys([*words, *corpus.spellings]))}
     tokens = np.array([number_of[word] for word in corpus.spellings], dtype=np.int32)[tokens]
-    for split, is_here in here.items():
-        its_tokens, its_lengths = tokens[is_here.repeat(lengths)], lengths[is_here]
+    for split, is_one in is_in.items():
+        split_tokens, split_lengths = tokens[is_one.repeat(lengths)], lengths[is_one]
         (folder / split).mkdir()
-        np.save(folder / split / "tokens.npy", its_tokens)
-        np.save(folder / split / "lengths.npy", its_lengths)
-        about = f"{np.median(its_lengths):.0f} words (median) and up to {its_lengths.max():,}"
-        unknown = "" if split == "train" else f"; {(its_tokens >= len(words)).mean():.1%} unknown words"
-        logger.info("%s: %s texts of %s%s", split, f"{len(its_lengths):,}", about, unknown)
+        np.save(folder / split / "tokens.npy", split_tokens)
+        np.save(folder / split / "lengths.npy", split_lengths)
+        about = f"{np.median(split_lengths):.0f} words (median) and up to {split_lengths.max():,}"
+        unknown = "" if split == "train" else f"; {(split_tokens >= len(words)).mean():.1%} unknown words"
+        logger.info("%s: %s texts of %s%s", split, f"{len(split_lengths):,}", about, unknown)
     chars = distribute_lines(folder, splits)
     for name, entries in (("spellings", number_of), ("words", words), ("chars", chars)):
         write_lines(folder / f"{name}.txt", entries)
     logger.info("From train: %s words, %s characters", f"{len(words):,}", f"{len(chars):,}")
-    sizes = {split: int(is_here.sum()) for split, is_here in here.items()}
+    sizes = {split: int(is_one.sum()) for split, is_one in is_in.items()}
     return {"sizes": sizes, "tokenized": corpus.tokenized, "num_words": len(words), "num_chars": len(chars)}
 
 

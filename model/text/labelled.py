@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from engine.answers import is_unicode
 from engine.building import SPLITS, find_splits
 from engine.tables import is_number
+from model.text.columns import find_column
 from model.text.files import LONGEST_LINE, read_one_text, stream_lines
 from model.text.trees import BINARY, FIVE, TREE, parse_tree
 from utils import UserError
@@ -72,7 +73,7 @@ def read_labelled(source: Path, args: argparse.Namespace) -> Iterator[Labelled]:
         kinds = {path: recognise(path, args.encoding) for path in places.values()}
         kind = next(iter(kinds.values()))
         if len(set(kinds.values())) > 1:
-            found = ", ".join(f"{path.name} holds {its}" for path, its in kinds.items())
+            found = ", ".join(f"{path.name} holds {kind}" for path, kind in kinds.items())
             raise UserError(f"{source}: {found}. Expected all in one layout. {EXPECTED}")
     if (args.phrases or args.labels) and kind != "trees":
         raise UserError(f"{source}: no trees but {kind}, so there is nothing that --labels and --phrases choose.")
@@ -365,8 +366,13 @@ def choose_columns(rows: Sequence[list[str]], dialect: Mapping[str, Any], path: 
         found = [i for name in well_known for i in range(len(names)) if names[i] == name and is_new[i] and i != taken]
         return found[0] if found else None
 
-    text = named_column("--text_column", args.text_column, first, path)
-    label = named_column("--label_column", args.label_column, first, path)
+    try:
+        text, label = (
+            None if asked is None else find_column(flag, asked, [cell.strip() for cell in first], len(first))
+            for flag, asked in (("--text_column", args.text_column), ("--label_column", args.label_column))
+        )
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
     has_names = any(value and not value.isdecimal() for value in (args.text_column, args.label_column))
     label = known(LABEL_NAMES, text) if label is None else label
     text = known(TEXT_NAMES, label) if text is None else text
@@ -388,16 +394,3 @@ def choose_columns(rows: Sequence[list[str]], dialect: Mapping[str, Any], path: 
     is_known = names[text] in TEXT_NAMES or names[label] in LABEL_NAMES
     is_header = is_new[label] and (is_known or (len(below) > 0 and len(first[text].split()) <= 3))
     return TableLayout(dialect, len(first), text, label, first if has_names or is_header else None)
-
-
-def named_column(flag: str, value: str | None, first: Sequence[str], path: Path) -> int | None:
-    """The index of the column that a flag names, by number or as the first line does. Raises UserError."""
-    if value is None:
-        return None
-    if value.isdecimal() and 1 <= int(value) <= len(first):
-        return int(value) - 1
-    names = [cell.strip() for cell in first]
-    if value not in names:
-        found = ", ".join(f"{number} {name[:40]}" for number, name in enumerate(names, start=1))
-        raise UserError(f"{flag} {value}: no such column in {path}. There are: {found}")
-    return names.index(value)

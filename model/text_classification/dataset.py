@@ -45,7 +45,7 @@ def build(source: Path, folder: Path, args: argparse.Namespace) -> dict[str, Any
     classes = class_names(corpus.labels)
     numbers = {name: number for number, name in enumerate(classes)}
     for split in SPLITS:
-        labels = [label for label, its in zip(corpus.labels, splits, strict=True) if its == split]
+        labels = [label for label, found in zip(corpus.labels, splits, strict=True) if found == split]
         np.save(folder / split / "labels.npy", np.array([numbers[label] for label in labels], dtype=np.int64))
         counts = Counter(labels).most_common()
         shown = [f"{count:,} {label}" for label, count in counts[:10]] + ["..."] * (len(counts) > 10)
