@@ -31,6 +31,8 @@ from engine.checkpoints import list_checkpoints
 from engine.commands import run_command
 from model.sequence_tagging.sample import write_sentences
 
+# A shell script that starts the tests with & has them ignore Ctrl-C, and the processes that they start would, too.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 settings.register_profile("untimed", deadline=None)  # machines are shared and noisy
 settings.load_profile("untimed")
 
