@@ -31,8 +31,10 @@ from engine.checkpoints import list_checkpoints
 from engine.commands import run_command
 from model.sequence_tagging.sample import write_sentences
 
-# A shell script that starts the tests with & has them ignore Ctrl-C, and the processes that they start would, too.
+# Whoever starts the tests with & in a script, or with nohup, has them ignore signals that they test.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+if hasattr(signal, "SIGHUP"):
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 settings.register_profile("untimed", deadline=None)  # machines are shared and noisy
 settings.load_profile("untimed")
 
