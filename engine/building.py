@@ -151,14 +151,25 @@ def save_dataset_params(task: Task, folder: Path, values: Mapping[str, Any]) -> 
     """Write dataset_params.json: what the data decides, the task, and a digest over all that was built."""
     digest = hashlib.sha256(json.dumps(values, sort_keys=True).encode())
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
-        content = path.read_bytes()
-        digest.update(os.fsencode(f"{path.relative_to(folder).as_posix()}\0{len(content)}\0") + content)
+        digest.update(os.fsencode(f"{path.relative_to(folder).as_posix()}\0{path.stat().st_size}\0"))
+        for block in read_blocks(path):
+            digest.update(block)
     complete = {"task": task.name, **values, "digest": digest.hexdigest()}
     _, problems = JsonFile(folder, complete).check(task.DataParams)
     if problems:  # a mistake in the task, not in the raw files
         found = "; ".join(f"{problem.key}: {problem.text}" for problem in problems)
         raise TypeError(f"build of {task.name} returned what DataParams does not take: {found}")
     save_json(complete, folder / "dataset_params.json")
+
+
+def read_blocks(path: Path) -> Iterator[bytes]:
+    """The content of a file, a part of it in memory at a time. Raises UserError when it cannot be read."""
+    try:
+        with open(path, "rb") as file:
+            while block := file.read(2**20):
+                yield block
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}).") from None
 
 
 @contextlib.contextmanager

@@ -43,12 +43,16 @@ class Dataset(TorchDataset[Any], ABC):
         kind: what an example is, as the header of a column: image, sentence, row.
         labels: of all examples in order, for reports.
         lengths: num_examples; where given, examples of similar length share a batch, to reduce padding.
+        batch_size: examples of a batch, where that is not for params.batch_size to say.
+        is_shuffled: whether training takes them in another order every epoch.
     """
 
     folder: Path
     kind = "example"
     labels: Any
     lengths: np.ndarray | Tensor | None = None
+    batch_size: int | None = None
+    is_shuffled = True
 
     @abstractmethod
     def __len__(self) -> int:
@@ -247,9 +251,10 @@ def fetch_dataloaders(
         if not params.num_workers:
             dataset.to(device)
         lengths = None if dataset.lengths is None else np.asarray(dataset.lengths)
+        batch_size, shuffle = dataset.batch_size or params.batch_size, training and dataset.is_shuffled
         loaders[split] = Loader(
             dataset,
-            batch_sampler=BatchSampler(len(dataset), params.batch_size, training, params.seed, lengths),
+            batch_sampler=BatchSampler(len(dataset), batch_size, shuffle, params.seed, lengths),
             collate_fn=_identity,
             generator=torch.Generator(),  # its own, so that it does not advance the one that draws dropout
             num_workers=params.num_workers,

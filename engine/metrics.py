@@ -41,7 +41,15 @@ class Metric:
             raise TypeError(f"goal: expected {' or '.join(get_args(Goal))}, got {self.goal}")
 
 
-def metrics_of(task: Task, params: Any) -> dict[str, Metric]:
+@dataclass(frozen=True)
+class OfLoss:
+    """A metric that is computed from the mean loss."""
+
+    compute: Callable[[float], float]
+    goal: Goal = "minimize"
+
+
+def metrics_of(task: Task, params: Any) -> dict[str, Metric | OfLoss]:
     """The metrics by name: `metrics` of the task's net.py, which may be a function of the parameters."""
     return task.metrics(params) if callable(task.metrics) else task.metrics
 
@@ -78,13 +86,14 @@ class Totals:
         num_items: labels -> how many items the loss of a batch is the mean of.
     """
 
-    def __init__(self, metrics: Mapping[str, Metric], num_items: Callable[[Any], Any] = Tensor.numel):
+    def __init__(self, metrics: Mapping[str, Metric | OfLoss], num_items: Callable[[Any], Any] = Tensor.numel):
         self.metrics, self.num_items = metrics, num_items
+        counted = [metric for metric in metrics.values() if isinstance(metric, Metric)]
         self.losses: list[tuple[Tensor, Any]] = []  # and the labels, of the batches that are not counted yet
         self.labels_kept = 0
-        self.kept: dict[Any, list[Any]] = {metric.keep: [] for metric in metrics.values()}
+        self.kept: dict[Any, list[Any]] = {metric.keep: [] for metric in counted}
         self.loss = torch.zeros(0)  # empty, then [sum over the items, number of items]
-        self.counters = list(dict.fromkeys((metric.keep, metric.count) for metric in metrics.values()))
+        self.counters = list(dict.fromkeys((metric.keep, metric.count) for metric in counted))
         self.counts: dict[Any, Tensor] = {}  # of each counter
 
     @torch.no_grad()
@@ -122,8 +131,12 @@ class Totals:
         if not len(self.loss):
             raise ValueError("no batch was counted")
         counts = {counter: torch.as_tensor(counted).cpu() for counter, counted in self.counts.items()}
-        numbers = {name: float(m.compute(counts[m.keep, m.count])) for name, m in self.metrics.items()}
-        return {"loss": ratio(self.loss)} | numbers
+        loss = ratio(self.loss)
+        numbers = {
+            name: float(m.compute(loss) if isinstance(m, OfLoss) else m.compute(counts[m.keep, m.count]))
+            for name, m in self.metrics.items()
+        }
+        return {"loss": loss} | numbers
 
     def state_dict(self) -> dict[str, Any]:
         self._count()

@@ -17,6 +17,7 @@ from engine.loaders import Batch, fetch_dataloaders
 from engine.metrics import Totals
 from model import TASKS
 from model.layers import PAD, UNK
+from model.layers.recurrent import LockedDropout
 from model.sequence_tagging.data_loader import Dataset
 from model.sequence_tagging.net import (
     Net,
@@ -114,11 +115,11 @@ def test_where_features_are_dropped() -> None:
     net = Net(make_params(num_layers=3, char_features="cnn", dropout_rate=0.4))
     calls: list[str] = []
     for name, layer in net.named_modules():
-        if name.split(".")[-1] == "dropout":
+        if isinstance(layer, LockedDropout | torch.nn.Dropout) and "recurrent" not in name:
             assert layer.p == 0.4
             layer.register_forward_hook(lambda *_, name=name: calls.append(name))
     net(make_batch([[[1, 2], [3]], [[4]]]))
-    assert calls == ["chars.dropout", "dropout", "encoder.dropout", "encoder.dropout", "dropout"]
+    assert calls == ["chars.dropout", "dropout", "encoder.dropouts.0", "encoder.dropouts.1", "dropout"]
 
 
 def test_crf_never_predicts_what_iob2_forbids() -> None:

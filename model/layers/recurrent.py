@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import contextlib
+from collections.abc import Collection, Iterator
 from functools import partial
 from typing import Any, Literal
 
@@ -23,14 +24,29 @@ class LockedDropout(nn.Module):
     def __init__(self, p: float):
         super().__init__()
         self.p = p
+        self.keeps_mask = False
+        self.mask: Tensor | None = None
 
     def forward(self, x: Tensor) -> Tensor:  # batch_size x length x dim
         if not self.training or not self.p:
             return x
-        return x * F.dropout(x.new_ones(x.shape[0], 1, x.shape[2]), self.p)
+        mask = self.mask if self.mask is not None else F.dropout(x.new_ones(x.shape[0], 1, x.shape[2]), self.p)
+        self.mask = mask if self.keeps_mask else None
+        return x * mask
 
     def extra_repr(self) -> str:
         return f"p={self.p}"
+
+
+@contextlib.contextmanager
+def kept_masks(net: nn.Module) -> Iterator[None]:
+    """Every `LockedDropout` of `net` keeps one mask for the whole block, in which a sequence is read step by step."""
+    dropouts = [module for module in net.modules() if isinstance(module, LockedDropout)]
+    for dropout in dropouts:
+        dropout.keeps_mask, dropout.mask = True, None
+    yield
+    for dropout in dropouts:
+        dropout.keeps_mask, dropout.mask = False, None
 
 
 class RecurrentEncoder(nn.Module):
@@ -62,7 +78,7 @@ class RecurrentEncoder(nn.Module):
     ):
         super().__init__()
         self.output_dim = hidden_dim * (1 + bidirectional)
-        self.recurrent_dropout = recurrent_dropout
+        self.num_layers, self.state_dim = num_layers, hidden_dim * (1 + (cell == "lstm"))
         input_dims = [input_dim] + [self.output_dim] * (num_layers - 1)
         if cell == "gated":
             make: Any = partial(GatedRNN, gates=gates, peepholes=peepholes)
@@ -70,7 +86,10 @@ class RecurrentEncoder(nn.Module):
             make = partial(CELLS[cell], batch_first=True)
         self.forwards = nn.ModuleList(make(dim, hidden_dim) for dim in input_dims)
         self.backwards = nn.ModuleList(make(dim, hidden_dim) for dim in input_dims if bidirectional)
-        self.dropout = LockedDropout(dropout)
+        self.dropouts = nn.ModuleList(LockedDropout(dropout) for _ in range(num_layers - 1))
+        self.recurrent_dropouts = nn.ModuleList(
+            LockedDropout(recurrent_dropout) for _ in (*self.forwards, *self.backwards)
+        )
 
     def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
         """
@@ -82,22 +101,52 @@ class RecurrentEncoder(nn.Module):
             batch_size x length x output_dim; behind a sequence's length it means nothing.
         """
         backward_order = reversed_within(lengths, x.shape[1]) if self.backwards else None
-        for layer, forwards in enumerate(self.forwards):
+        for layer in range(self.num_layers):
             if layer > 0:
-                x = self.dropout(x)
-            y = self._run(forwards, x)  # batch_size x length x hidden_dim
+                x = self.dropouts[layer - 1](x)
+            y, _ = self._run(layer, x)  # batch_size x length x hidden_dim
             if backward_order is not None:
-                z = self._run(self.backwards[layer], reorder(x, backward_order))  # batch_size x length x hidden_dim
+                z, _ = self._run(self.num_layers + layer, reorder(x, backward_order))
                 y = torch.cat([y, reorder(z, backward_order)], dim=2)  # batch_size x length x 2*hidden_dim
             x = y
         return x
 
-    def _run(self, layer: Any, x: Tensor) -> Tensor:
-        if not self.training or not self.recurrent_dropout:
-            return layer(x)[0]
-        weight = layer.weight_hh_l0  # gates*hidden_dim x hidden_dim
-        mask = F.dropout(weight.new_ones(1, weight.shape[1]), self.recurrent_dropout)
-        return functional_call(layer, {"weight_hh_l0": weight * mask}, (x,))[0]
+    def read_on(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        """Read the next steps of sequences, of which the steps before have been read. For layers that read forwards.
+
+        Args:
+            x: batch_size x length x input_dim
+            state: batch_size x num_layers x state_dim; zeros before the first step. An LSTM's is its output and its
+                cell.
+
+        Returns:
+            batch_size x length x hidden_dim, and the state after the last step.
+        """
+        states = []
+        for layer in range(self.num_layers):
+            if layer > 0:
+                x = self.dropouts[layer - 1](x)
+            x, after = self._run(layer, x, state[:, layer])
+            states.append(after)
+        return x, torch.stack(states, dim=1)
+
+    def _run(self, number: int, x: Tensor, state: Tensor | None = None) -> tuple[Tensor, Any]:
+        """One layer, `number` of those that read forwards and then of those that read backwards. A state is batch_size
+        x state_dim."""
+        layer: Any = self.forwards[number] if number < self.num_layers else self.backwards[number - self.num_layers]
+        arguments: tuple[Any, ...] = (x,)
+        if state is not None:
+            parts = state.unsqueeze(0).split(layer.hidden_size, dim=2)  # each 1 x batch_size x hidden_dim
+            parts = tuple(part.contiguous() for part in parts)
+            arguments = (x, parts if len(parts) > 1 else parts[0])
+        if self.training and self.recurrent_dropouts[number].p:
+            weight = self.recurrent_dropouts[number](layer.weight_hh_l0.unsqueeze(0)).squeeze(0)
+            y, *after = functional_call(layer, {"weight_hh_l0": weight}, arguments)
+        else:
+            y, *after = layer(*arguments)
+        if state is None:
+            return y, None
+        return y, torch.cat(after[0] if isinstance(after[0], tuple) else after, dim=2).squeeze(0)
 
 
 def reversed_within(lengths: Tensor, length: int) -> Tensor:

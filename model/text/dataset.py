@@ -10,12 +10,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from engine.building import read_blocks
 from engine.loaders import Batch, load_array, make_rng
 from engine.loaders import Dataset as BaseDataset
 from utils import UserError
 
 from .encode import Encoder, Texts, WordDropout
-from .files import lines_at, read_blocks, read_chars, read_lines
+from .files import lines_at, read_chars, read_lines
 from .params import TextParams
 
 WORD_DROPOUT = 1  # part of the key of its random numbers, to have others than the order of examples

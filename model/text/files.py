@@ -118,16 +118,6 @@ def read_lines(path: Path) -> list[str]:
     return read_text(path, ["utf-8"]).removesuffix("\n").split("\n")
 
 
-def read_blocks(path: Path) -> Iterator[bytes]:
-    """The content of a file, a part of it in memory at a time. Raises UserError when it cannot be read."""
-    try:
-        with open(path, "rb") as file:
-            while block := file.read(2**20):
-                yield block
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}).") from None
-
-
 def read_chars(path: Path) -> tuple[list[str], np.ndarray, np.ndarray]:
     """The characters of the lines of a file: the different ones, which of these each is, and how many a line has."""
     points: Any = np.frombuffer(read_text(path, ["utf-8"]).encode("utf-32-le"), np.uint32)

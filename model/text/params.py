@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 
-class TextParams(TrainingParams):
-    """How words become vectors, and what reads them. A text task's `Params` extends it."""
+class EncoderParams(TrainingParams):
+    """How tokens become vectors, and the recurrent layers that read them. A text task's `Params` extends it."""
 
     embedding_dim: int = Field(50, ge=1, description="Size of a word's vector.")
     pretrained_embeddings: str = Field(
@@ -30,27 +30,9 @@ class TextParams(TrainingParams):
     fold_digits: bool = Field(
         False, description="Look up words with every digit as 0; their characters stay as they are."
     )
-    word_dropout: float = Field(
-        0.0,
-        ge=0,
-        description="Treat a word that train has n times as unknown with probability x / (x + n), x being this number.",
-    )
-    char_features: Literal["none", "cnn", "lstm"] = Field("none", description="What reads the characters of a word.")
-    char_embedding_dim: int = Field(25, ge=1, description="Size of a character's vector.")
-    char_hidden_dim: int = Field(
-        50, ge=2, multiple_of=2, description="Size of what the characters add to a word's vector."
-    )
-
-    rnn: Literal["lstm", "gru", "rnn", "gated"] = Field(
-        "lstm", description="What reads the text; gated is an LSTM of which `gates` chooses the gates."
-    )
-    gates: list[Literal["input", "forget", "output"]] = Field(
-        ["input", "forget", "output"], description="gated: its gates. Without any, each step adds to the cell."
-    )
-    peepholes: bool = Field(False, description="gated: whether the gates also see the cell.")
+    rnn: Literal["lstm", "gru", "rnn"] = Field("lstm", description="What reads the text.")
     lstm_hidden_dim: int = Field(50, ge=1, description="Size of its state, in each direction.")
     num_layers: int = Field(1, ge=1, description="Recurrent layers, one on top of the other.")
-    bidirectional: bool = Field(False, description="Whether they also read backwards.")
     dropout_rate: float = Field(
         0.0, ge=0, lt=1, description="Probability of dropping a feature before, between and after layers."
     )
@@ -75,16 +57,34 @@ class TextParams(TrainingParams):
         return {form: number for number, form in enumerate(forms, start=UNK + 1)}
 
 
-class TextDataParams(SharedDataParams):
-    """What text decides: `dataset_params.json`, and vocabularies beside it. A text task's `DataParams` extends it."""
+class TextParams(EncoderParams):
+    """The parameters of a task that reads words, each with its characters, in both directions."""
 
-    decides_network: ClassVar[tuple[str, ...]] = ("words", "chars")
-    vocabularies: ClassVar[tuple[str, ...]] = ("words", "chars")  # each in a file of its name
+    word_dropout: float = Field(
+        0.0,
+        ge=0,
+        description="Treat a word that train has n times as unknown with probability x / (x + n), x being this number.",
+    )
+    char_features: Literal["none", "cnn", "lstm"] = Field("none", description="What reads the characters of a word.")
+    char_embedding_dim: int = Field(25, ge=1, description="Size of a character's vector.")
+    char_hidden_dim: int = Field(
+        50, ge=2, multiple_of=2, description="Size of what the characters add to a word's vector."
+    )
 
-    num_words: int = Field(ge=1)
-    num_chars: int = Field(ge=1)
-    words: list[str] = Field([])  # of train, the most frequent first
-    chars: list[str] = Field([])
+    rnn: Literal["lstm", "gru", "rnn", "gated"] = Field(  # type: ignore[assignment]
+        "lstm", description="What reads the text; gated is an LSTM of which `gates` chooses the gates."
+    )
+    gates: list[Literal["input", "forget", "output"]] = Field(
+        ["input", "forget", "output"], description="gated: its gates. Without any, each step adds to the cell."
+    )
+    peepholes: bool = Field(False, description="gated: whether the gates also see the cell.")
+    bidirectional: bool = Field(False, description="Whether recurrent layers also read backwards.")
+
+
+class VocabularyParams(SharedDataParams):
+    """What text decides: `dataset_params.json`, and vocabularies beside it, each in a file of its name."""
+
+    vocabularies: ClassVar[tuple[str, ...]] = ()
 
     def complete(self, data_dir: Path) -> Self:
         """These values with the vocabularies. Raises UserError when one is not what was built."""
@@ -101,3 +101,15 @@ class TextDataParams(SharedDataParams):
     def as_learnt(self, learnt: dict[str, Any]) -> Self:
         """The same texts with the vocabularies of a network."""
         return self.model_copy(update={name: learnt.get(name, getattr(self, name)) for name in self.vocabularies})
+
+
+class TextDataParams(VocabularyParams):
+    """What words and their characters decide. A task's `DataParams` extends it."""
+
+    decides_network: ClassVar[tuple[str, ...]] = ("words", "chars")
+    vocabularies: ClassVar[tuple[str, ...]] = ("words", "chars")
+
+    num_words: int = Field(ge=1)
+    num_chars: int = Field(ge=1)
+    words: list[str] = Field([])  # of train, the most frequent first
+    chars: list[str] = Field([])

@@ -13,20 +13,38 @@ from model.layers.characters import CharCNN, CharRNN
 from model.layers.recurrent import LockedDropout, RecurrentEncoder
 
 from .embeddings import read_embeddings
-from .params import TextParams
+from .params import EncoderParams, TextParams
 
 
-class TextNet(nn.Module):
-    """Turns words into vectors. A text task's `Net` extends it.
+class TokenNet(nn.Module):
+    """Turns tokens into vectors. The `Net` of a task that reads text extends it."""
+
+    def __init__(self, params: EncoderParams):
+        super().__init__()
+        self.params: Any = params
+        self.embedding = nn.Embedding(len(params.vocabulary) + UNK + 1, params.embedding_dim, padding_idx=PAD)
+        self.dropout = LockedDropout(params.dropout_rate)
+
+    @torch.no_grad()
+    def load_pretrained(self) -> None:
+        """Use the vectors of params.pretrained_embeddings for the words that have one. Raises UserError."""
+        if self.params.pretrained_embeddings:
+            vectors = read_embeddings(
+                Path(self.params.pretrained_embeddings), self.params.vocabulary, self.params.embedding_dim
+            )
+            weight = self.embedding.weight
+            weight[list(vectors)] = torch.tensor([*vectors.values()], device=weight.device)
+
+
+class TextNet(TokenNet):
+    """Turns words into vectors, of which their characters may be a part.
 
     Attributes:
         word_dim: size of a vector: embedding_dim, and what the characters of the word add.
     """
 
     def __init__(self, params: TextParams):
-        super().__init__()
-        self.params: Any = params
-        self.embedding = nn.Embedding(len(params.vocabulary) + UNK + 1, params.embedding_dim, padding_idx=PAD)
+        super().__init__(params)
         self.word_dim = params.embedding_dim
         self.chars: CharCNN | CharRNN | None = None
         if params.char_features != "none":
@@ -34,7 +52,6 @@ class TextNet(nn.Module):
             num_chars = len(params.data.chars) + UNK + 1
             self.chars = encoder(num_chars, params.char_embedding_dim, params.char_hidden_dim, params.dropout_rate)
             self.word_dim += params.char_hidden_dim
-        self.dropout = LockedDropout(params.dropout_rate)
 
     def embed(self, inputs: dict[str, Tensor]) -> Tensor:
         """The vectors of the words, batch_size x length x word_dim.
@@ -62,13 +79,3 @@ class TextNet(nn.Module):
             params.gates,
             params.peepholes,
         )
-
-    @torch.no_grad()
-    def load_pretrained(self) -> None:
-        """Use the vectors of params.pretrained_embeddings for the words that have one. Raises UserError."""
-        if self.params.pretrained_embeddings:
-            vectors = read_embeddings(
-                Path(self.params.pretrained_embeddings), self.params.vocabulary, self.params.embedding_dim
-            )
-            weight = self.embedding.weight
-            weight[list(vectors)] = torch.tensor([*vectors.values()], device=weight.device)
