@@ -29,8 +29,9 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("inputs", nargs="*", metavar="INPUT", help="images, folders, sentences, CSV files; - for stdin")
     parser.add_argument("--model_dir", default="experiments/base_model", help="folder of the experiment (%(default)s)")
     parser.add_argument("--weights", metavar="FILE", help="use this checkpoint or exported file instead")
-    parser.add_argument("--file", help="text: a file with a sentence on each line, or in CoNLL's columns; - for stdin")
+    parser.add_argument("--file", help="text: lines of a file, CoNLL's columns, or a table; - for stdin")
     parser.add_argument("--columns", action="store_true", help="text: --file has CoNLL's columns, whatever its ending")
+    parser.add_argument("--text_column", metavar="NAME", help="classes of text: where --file, a table, has its texts")
     parser.add_argument("--tokenized", action="store_true", help="text is tokenized already: split it at spaces only")
     parser.add_argument("--top", type=int, default=1, help="how many classes to list (%(default)s)")
     parser.add_argument("--explain", action="store_true", help="classes of text: also say which words decided")
@@ -68,7 +69,7 @@ def main() -> None:
     if args.explain:
         predictor = predictor.explaining
     gc.freeze()  # what is loaded stays, so the garbage collector need not look through it again and again
-    inputs = predictor.processing.read(args.inputs, Options(args.file, args.tokenized, args.columns))
+    inputs = predictor.processing.read(args.inputs, Options(args.file, args.tokenized, args.columns, args.text_column))
     with open_writer(predictor.processing, args.format, args.output) as writer:
         records = predictor.stream(inputs, is_live="-" in (args.file, *args.inputs))
         if args.output or not sys.stdout.isatty():

@@ -70,17 +70,20 @@ class Options(NamedTuple):
         file: a file with one text a line; `-` is standard input.
         tokenized: words stand between spaces already.
         columns: the file has CoNLL's columns.
+        text_column: the column of a table that has the texts, by name or number from 1.
     """
 
     file: str | None = None
     tokenized: bool = False
     columns: bool = False
+    text_column: str | None = None
 
 
 def refuse_text_options(options: Options, takes: str) -> None:
     """Raises UserError if a command line says how texts are to be read, but the network `takes` something else."""
     if any(options):
-        raise UserError(f"--file, --columns and --tokenized are for text; this network takes {takes}.")
+        flags = "--file, --columns, --text_column and --tokenized"
+        raise UserError(f"{flags} are for text; this network takes {takes}.")
 
 
 class Processing(ABC):

@@ -24,8 +24,8 @@ class TextProcessing(Processing):
             raise UserError("Sentences and --file: expected one of the two.")
         if not words and not options.file:
             raise UserError("Which text? Expected sentences in quotation marks, or --file FILE, or - for stdin.")
-        if options.columns and not options.file:
-            raise UserError("--columns says how --file is laid out, and there is none.")
+        if (options.columns or options.text_column) and not options.file:
+            raise UserError("--columns and --text_column say how --file is laid out, and there is none.")
         if len(words) == 1 and words[0] != "-" and os.path.exists(words[0]):
             raise UserError(f"{words[0]} is a file or folder. To read the lines of a file: --file FILE")
         if words in (["-"], ("-",)):
@@ -35,6 +35,8 @@ class TextProcessing(Processing):
     def read_file(self, options: Options) -> Iterator[Any]:
         if options.columns:
             raise UserError("--columns is for tagged text; this network takes one text a line.")
+        if options.text_column:
+            raise UserError("--text_column is for tables; this network takes one text a line.")
         return (self.split(line, options) for line in read_lines(str(options.file)))
 
     def split(self, text: str | Unreadable, options: Options) -> Any:

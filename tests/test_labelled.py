@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from model.text import files, labelled
+from model.text import files, tables
 from model.text.labelled import Labelled, add_arguments, read_labelled
 from model.text.trees import parse_tree
 from tests.conftest import NOT_UTF8
@@ -118,7 +118,12 @@ def test_columns_by_flag_and_by_name(tmp_path: Path) -> None:
     refuses(path, "no column 5", "number from 1 to 4", flags=("--label_column", "5", "--text_column", "1"))
     refuses(path, "cannot be both", flags=("--text_column", "2", "--label_column", "2"))
     refuses(
-        path, "line 1", "all different", "t0", "--label_column", flags=("--text_column", "3", "--label_column", "2")
+        path,
+        "line 1",
+        "4 different labels in 4 rows",
+        "t0",
+        "--label_column",
+        flags=("--text_column", "3", "--label_column", "2"),
     )
 
 
@@ -160,9 +165,9 @@ def test_files_of_splits(tmp_path: Path) -> None:
     assert [text.split for text in texts[::4]] == ["train", "val", "test"]
     assert texts[0].content == "imdb_train.csv A fine film."
     write(tmp_path / "imdb_test.csv", table(PAIRS))
-    refuses(tmp_path, "imdb_test.csv, line 1", "header of the other files: text, label")
+    refuses(tmp_path, "imdb_test.csv, line 1", "no text or no label in its header", "other files have: text, label")
     write(tmp_path / "imdb_test.csv", "a;b;c\n")
-    refuses(tmp_path, "imdb_test.csv, line 1: expected the header of the other files: text, label")
+    refuses(tmp_path, "imdb_test.csv, line 1: no text or no label in its header")
 
 
 def test_one_file_in_a_folder(tmp_path: Path) -> None:
@@ -202,7 +207,11 @@ def test_a_test_file_without_labels(tmp_path: Path) -> None:
     """As Kaggle hands it out."""
     write(tmp_path / "train.csv", "id,text,label\n1,a b,x\n2,b,y\n3,c,x\n")
     write(tmp_path / "test.csv", "id,text\n4,a\n")
-    refuses(tmp_path, "test.csv, line 1: expected the header of the other files: id, text, label", "for predict.py")
+    refuses(
+        tmp_path,
+        "test.csv, line 1: no label in its header, which the other files have: id, text, label",
+        "for predict.py",
+    )
 
 
 # ------------------------------------------------------------------------------------ folders of classes
@@ -233,7 +242,7 @@ def test_folders_of_classes(tmp_path: Path, caplog: pytest.LogCaptureFixture) ->
     write(tmp_path / "more" / "1.pdf", "x")
     with caplog.at_level(logging.WARNING):
         assert len(read(tmp_path)) == 12
-    for message in ("no classes: mixed", "1 files beside the texts", "no split: more"):
+    for message in ("no classes: mixed", "no .txt: pos/notes.html", "no split: more"):
         assert message in caplog.text
 
 
@@ -246,7 +255,7 @@ def test_folders_of_classes_without_splits(tmp_path: Path) -> None:
 def test_folders_of_splits_without_classes(tmp_path: Path) -> None:
     for split in ("train", "test"):
         write(tmp_path / split / "1.txt", "A text.")
-    refuses(tmp_path, "test, train hold texts, but no folder for each class")
+    refuses(tmp_path, "no folder for each class in test, train")
 
 
 def test_bad_files_in_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -403,14 +412,14 @@ def test_bytes_that_are_no_text(tmp_path: Path) -> None:
 def test_a_line_without_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, start: str) -> None:
     """Its first characters are read only."""
     monkeypatch.setattr(files, "LONGEST_LINE", 1000)
-    monkeypatch.setattr(labelled, "LONGEST_LINE", 1000)
+    monkeypatch.setattr(tables, "LONGEST_LINE", 1000)
     path = write(tmp_path / ("a.csv" if "," in start or start == '"' else "a.txt"), start + "x" * 5000)
     refuses(path, "a.", f"line {1 + start.count(chr(10))}: more than 1,000 characters", "one text a line")
 
 
 def test_a_quotation_without_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is not read to the end of the file."""
-    monkeypatch.setattr(labelled, "LONGEST_LINE", 10_000)
+    monkeypatch.setattr(tables, "LONGEST_LINE", 10_000)
     path = write(tmp_path / "a.csv", "text,label\n" + table(PAIRS) * 500 + '"' + "word\n" * 5000)
     refuses(path, "a.csv, line 2002", "field larger than field limit", "quotation mark")
 
@@ -428,3 +437,55 @@ def test_cases_on_the_border(tmp_path: Path) -> None:
 def test_a_small_val_may_have_each_class_once(tmp_path: Path) -> None:
     write(tmp_path / "dev.csv", "text,label\na,x\nb,y\nc,z\n")
     assert [text.label for text in read(tmp_path)] == ["x", "y", "z"]
+
+
+def test_what_excel_writes(tmp_path: Path) -> None:
+    """A line that names the separator, and a workbook that is called .csv."""
+    path = write(tmp_path / "a.csv", "sep=;\r\ntext;label\r\n" + "".join(f"t {i};{'ab'[i % 2]}\r\n" for i in range(9)))
+    assert pairs(path) == [(f"t {i}", "ab"[i % 2]) for i in range(9)]
+    refuses(write(tmp_path / "b.csv", "sep=;\ntext;label\na;b\nc\n"), "b.csv, line 4")
+    (tmp_path / "c.csv").write_bytes(b"PK\x03\x04\x14\x00\x06\x00")
+    refuses(tmp_path / "c.csv", "c.csv: an Excel workbook", "Save it as CSV")
+
+
+def test_the_encoding_of_western_files_is_named(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_bytes("text,label\n\u201cbon\u201d,x\npas,y\n".encode("windows-1252"))
+    refuses(tmp_path / "a.csv", "a.csv, line 2: byte 0x93", "--encoding windows-1252")
+    assert pairs(tmp_path / "a.csv", "--encoding", "windows-1252") == [("\u201cbon\u201d", "x"), ("pas", "y")]
+
+
+def test_splits_with_their_columns_in_another_order(tmp_path: Path) -> None:
+    write(tmp_path / "train.csv", "id,text,label\n1,a b,x\n2,b,y\n3,c,x\n")
+    write(tmp_path / "test.csv", "label,text\ny,d\n")
+    assert pairs(tmp_path)[-1] == ("d", "y")
+
+
+def test_numbers_are_no_classes(tmp_path: Path) -> None:
+    """Nor are they if some of them are equal."""
+    rows = "".join(f"text {i},{i % 25 / 7:.3f}\n" for i in range(40))
+    refuses(write(tmp_path / "a.csv", "text,score\n" + rows), "25 different labels in 40 rows", "tabular_prediction")
+
+
+def test_only_the_column_that_is_unclear_is_asked_for(tmp_path: Path) -> None:
+    rows = "".join(f"{i},a {i},b {i}\n" for i in range(9))
+    path = write(tmp_path / "a.csv", "one,two,three\n" + rows)
+    refuses(
+        path, "which column is the label? The first row", "Choose with --label_column", flags=("--text_column", "2")
+    )
+
+
+def test_columns_that_are_not_read_are_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = write(tmp_path / "a.csv", "id,review,mood,label\n1,a b,1,x\n2,b c,2,y\n")
+    with caplog.at_level(logging.INFO):
+        assert pairs(path) == [("a b", "x"), ("b c", "y")]
+    assert "text in column 2 (review), label in column 4 (label), not read: 1 (id), 3 (mood)" in caplog.text
+
+
+def test_a_file_for_each_class(tmp_path: Path) -> None:
+    """As the names of PyTorch's tutorial come."""
+    write(tmp_path / "Czech.txt", "Abl\nAdsit\n\n")
+    write(tmp_path / "Irish.txt", "O'Neal\n")
+    assert pairs(tmp_path) == [("Abl", "Czech"), ("Adsit", "Czech"), ("O'Neal", "Irish")]
+    assert read(tmp_path)[1].place == (str(tmp_path / "Czech.txt"), 2)
+    write(tmp_path / "Irish.txt", "O'Neal\tIrish\n")
+    refuses(tmp_path, "which of Czech.txt, Irish.txt?")

@@ -108,8 +108,8 @@ def test_copies_are_reported(build: Build) -> None:
     result = build(in_splits(*rows))
     assert result.status == 0
     expected = "train: line 1 = train: line 2 = train: line 3 = test: line 10 = 7 more\n"
-    assert f"1 texts are in two splits:\n  {expected}" in result.out + result.err
-    assert "1 texts have two labels or more:\n  line 1: a, b\n" in result.out + result.err
+    assert f"Texts that are in two splits: 1\n  {expected}" in result.out + result.err
+    assert "Texts with two labels or more: 1\n  line 1: a, b\n" in result.out + result.err
 
 
 # ----------------------------------------------------------------------------------------- vocabulary
@@ -308,3 +308,15 @@ def test_spaces_around_a_text_change_no_prediction(build: Build, tmp_path: Path)
 
 def test_html_breaks_in_any_case_are_white_space() -> None:
     assert Tokenizer().words("fine<BR>film<br />here") == ["fine", "film", "here"]
+
+
+def test_what_cannot_be_learnt_or_measured_is_said(build: Build) -> None:
+    """Classes of one text, words that train does not have, and copies."""
+    names: list[Row] = [(f"name{i}", "ab"[i % 2]) for i in range(40)]
+    result = build([*names, ("other", "c")])
+    for split in ("val", "test"):
+        assert f"{split} has no text of c, so nothing is measured of it" in result.out
+    assert 'Most words of val are unknown. With "level": "char"' in result.out
+    result = build([*reviews(40), *in_splits(("a b", "a", "train"), ("a b", "a", "train"))], name="other")
+    assert "Most words" not in result.out
+    assert "train: 1 texts stand there twice or more" in result.out

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from engine.exporting import export_onnx
 from engine.metrics import Totals
-from engine.predicting import About
+from engine.predicting import About, Options, Unreadable
 from engine.torch_network import Restored
 from model import TASKS
 from model.layers import PAD, UNK
@@ -24,6 +24,8 @@ from model.text.encode import Encoder, WordDropout
 from model.text.tokenizer import LONGEST_CHUNK, Tokenizer
 from model.text_classification.net import Net, influence, loss_fn, metrics
 from model.text_classification.params import DataParams, Params
+from model.text_classification.predict import Processing
+from utils import UserError
 
 VOCABULARY = ["the", "film", "is", "good", "not", "bad", ",", "."]
 GATES = [gates for size in range(4) for gates in itertools.combinations(["input", "forget", "output"], size)]
@@ -238,3 +240,28 @@ def test_metrics_equal_those_worked_out_by_hand(classes: int) -> None:
         scores = outputs[:, 1] - outputs[:, 0]
         above = scores[labels == 1][:, None] > scores[labels == 0]
         assert numbers["auc"] == pytest.approx(above.double().mean().item(), abs=1e-3)
+
+
+def texts_in(path: Path, content: str, column: str | None = None, tokenized: bool = False) -> list[Any]:
+    path.write_bytes(content.encode())
+    return list(Processing(make_params()).read([], Options(str(path), tokenized, text_column=column)))
+
+
+def test_predicts_the_texts_of_a_table(tmp_path: Path) -> None:
+    """As Kaggle's test.csv: no labels, line breaks in quotation marks; a row of another length stands for itself."""
+    quoted = 'id,text\n1,"a\nb, c"\n2\n3,d\n'
+    unreadable = Unreadable(f"{tmp_path / 'a.csv'}, line 4", "1 cells, expected 2 as in the first row")
+    assert texts_in(tmp_path / "a.csv", quoted) == ["a\nb, c", unreadable, "d"]
+    assert texts_in(tmp_path / "b.csv", "text\na b\n", tokenized=True) == [["a", "b"]]
+    assert texts_in(tmp_path / "c.tsv", "x\tlong enough\ny\tlonger\n") == ["long enough", "longer"]
+    assert texts_in(tmp_path / "d.csv", "sep=;\none;two\na;b c\n", column="one") == ["a"]
+    assert texts_in(tmp_path / "e.dat", "one,two\na,b c\n", column="2") == ["two", "b c"]
+    with pytest.raises(UserError, match=r"f\.csv: no column three\. There are one, two"):
+        texts_in(tmp_path / "f.csv", "one,two\na,b\n", column="three")
+    with pytest.raises(UserError, match=r"g\.csv: empty"):
+        texts_in(tmp_path / "g.csv", "\n\n")
+
+
+def test_a_column_is_for_tables() -> None:
+    with pytest.raises(UserError, match="--columns and --text_column say how --file is laid out"):
+        list(Processing(make_params()).read(["a"], Options(text_column="text")))

@@ -112,10 +112,13 @@ def report_copies(corpus: Corpus, splits: Sequence[str]) -> None:
     kept = [i for i, split in enumerate(splits) if split]
     hashes, kept_places = [corpus.hashes[i] for i in kept], [corpus.places[i] for i in kept]
     if copies := copies_across_splits(hashes, [splits[i] for i in kept], kept_places):
-        logger.warning("%d texts are in two splits:\n  %s", len(copies), "\n  ".join(copies[:SHOWN]))
+        logger.warning("Texts that are in two splits: %d\n  %s", len(copies), "\n  ".join(copies[:SHOWN]))
+    train = [(corpus.hashes[i], corpus.labels[i]) for i in kept if splits[i] == "train"]
+    if repeated := len(train) - len(set(train)):
+        logger.info("train: %s texts stand there twice or more; each counts", f"{repeated:,}")
     if several := [text for text, found in labels.items() if len(found) > 1]:
         lines = [f"{places[text]}: {', '.join(sorted(labels[text]))}" for text in several[:SHOWN]]
-        logger.warning("%d texts have two labels or more:\n  %s", len(several), "\n  ".join(lines))
+        logger.warning("Texts with two labels or more: %d\n  %s", len(several), "\n  ".join(lines))
 
 
 def save_texts(corpus: Corpus, splits: Sequence[str], folder: Path, min_count_word: int) -> dict[str, Any]:
@@ -144,6 +147,8 @@ def save_texts(corpus: Corpus, splits: Sequence[str], folder: Path, min_count_wo
         about = f"{np.median(split_lengths):.0f} words (median) and up to {split_lengths.max():,}"
         unknown = "" if split == "train" else f"; {(split_tokens >= len(words)).mean():.1%} unknown words"
         logger.info("%s: %s texts of %s%s", split, f"{len(split_lengths):,}", about, unknown)
+        if split == "val" and (split_tokens >= len(words)).mean() > 0.5:
+            logger.warning('Most words of val are unknown. With "level": "char", texts are read as characters.')
     chars = distribute_lines(folder, splits)
     for name, entries in (("spellings", number_of), ("words", words), ("chars", chars)):
         write_lines(folder / f"{name}.txt", entries)

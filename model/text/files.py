@@ -46,7 +46,7 @@ def read_text(path: Path, encodings: list[str]) -> str:
             if problems:
                 logger.warning("%s: no UTF-8, so read as %s; --encoding names another.", path, encoding)
             return re.sub("\r+\n|\r", "\n", text)
-    raise UserError(f"{path}: cannot be decoded: {', and '.join(problems)}. --encoding latin-1 reads any byte.")
+    raise UserError(f"{path}: cannot be decoded: {', and '.join(problems)}. Try --encoding windows-1252, or latin-1.")
 
 
 def stream_lines(path: Path, encoding: str, newline: str | None = None) -> Iterator[str]:
@@ -83,6 +83,9 @@ def read_one_text(path: str, encoding: str) -> str:
 @contextlib.contextmanager
 def open_text(path: str | Path, encoding: str, newline: str | None = None) -> Iterator[TextIO]:
     """Open a file whose bytes outside of `encoding` become surrogates, which `check_text` finds."""
+    with contextlib.suppress(OSError), open(path, "rb") as file:  # opened again below, with a message
+        if file.read(4) == b"PK\x03\x04":
+            raise UserError(f"{path}: an Excel workbook, or another archive. Save it as CSV in UTF-8.")
     codec = "utf-8-sig" if encoding.lower().replace("_", "-") in ("utf-8", "utf8") else encoding
     try:
         with open(path, encoding=codec, errors="surrogateescape", newline=newline) as file:
@@ -100,7 +103,8 @@ def check_text(text: str, path: str | Path, encoding: str, line: int = 1) -> Non
     if "\0" in text:
         line += text.count("\n", 0, text.index("\0"))
         raise UserError(
-            f"{path}, line {line}: a NUL byte. Expected a text file in {encoding}; --encoding names another."
+            f"{path}, line {line}: a NUL byte. Expected a text file in {encoding}; --encoding names another, such as"
+            " utf-16."
         )
     try:
         text.encode()
@@ -109,7 +113,7 @@ def check_text(text: str, path: str | Path, encoding: str, line: int = 1) -> Non
         line += before.count("\n")
         at = len(before.rpartition("\n")[2].encode(encoding, "surrogateescape")) + 1
         bad = f"byte 0x{ord(text[error.start]) & 0xFF:02x}, number {at} of the line, is not {encoding}"
-        raise UserError(f"{path}, line {line}: {bad}. --encoding latin-1 reads any byte.") from None
+        raise UserError(f"{path}, line {line}: {bad}. Try --encoding windows-1252, or latin-1.") from None
 
 
 def read_lines(path: Path) -> list[str]:

@@ -24,19 +24,20 @@ span {{ border-radius: 4px }}
 </style>
 <h1>{title}</h1>
 <p>Words on <span style="background: {orange}">orange</span> spoke for the prediction, words on
-<span style="background: {blue}">blue</span> against it (gradient times input).</p>
+<span style="background: {blue}">blue</span> against it (gradient times input). {note}</p>
 {texts}
 </html>
 """
 
 
-def page_of(title: str, headings: Sequence[str], records: Sequence[Record]) -> str:
-    """HTML of the texts of `records`, which have `influence`, each below its heading."""
+def page_of(title: str, headings: Sequence[str], records: Sequence[Record], note: str = "") -> str:
+    """HTML of the texts of `records`, which have `influence`, each below its heading. A `note` stands above them."""
     texts = [
         f"<h2>{html.escape(heading)}</h2>\n<p>{highlight(record)}</p>"
         for heading, record in zip(headings, records, strict=True)
     ]
-    return PAGE.format(title=html.escape(title), orange=color(1), blue=color(-1), texts="\n".join(texts))
+    title, note = html.escape(title), html.escape(note)
+    return PAGE.format(title=title, note=note, orange=color(1), blue=color(-1), texts="\n".join(texts))
 
 
 def highlight(record: Record) -> str:

@@ -50,4 +50,6 @@ def build(source: Path, folder: Path, args: argparse.Namespace) -> dict[str, Any
         counts = Counter(labels).most_common()
         shown = [f"{count:,} {label}" for label, count in counts[:10]] + ["..."] * (len(counts) > 10)
         logger.info("%s: %s", split, ", ".join(shown))
+        if missing := [name for name in classes if name not in labels]:
+            logger.warning("%s has no text of %s, so nothing is measured of it.", split, ", ".join(missing[:10]))
     return {**values, "classes": classes}

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
-from engine.predicting import Example
+from engine.predicting import Example, Options
 from model.text.files import one_line
 from model.text.predict import WordProcessing
+from model.text.tables import TABLE_ENDINGS, read_text_column
 
 from .params import Params
 
@@ -22,6 +25,13 @@ class Processing(WordProcessing):
     def __init__(self, params: Params, top: int = 1):
         super().__init__(params, top)
         self.max_length = params.max_length
+
+    def read_file(self, options: Options) -> Iterator[Any]:
+        """Lines; of a table (.csv, .tsv), the column of texts."""
+        path = Path(str(options.file))
+        if not options.columns and (options.text_column or path.suffix.lower() in TABLE_ENDINGS):
+            return (self.split(text, options) for text in read_text_column(path, options.text_column))
+        return super().read_file(options)
 
     def preprocess(self, raw: Any) -> Example:
         example = super().preprocess(raw)

@@ -31,7 +31,8 @@ class Report(ClassReport):
             f"line {i + 1}: {label}, but predicted {record['prediction']} ({record['probability']:.3f})"
             for i, label, record in zip(numbers, labels, records, strict=True)
         ]
-        write_atomically(page, page_of(f"The surest mistakes on {name}", headings, records))
+        note = f"Lines are those of {self.dataset.folder}/texts.txt."
+        write_atomically(page, page_of(f"The surest mistakes on {name}", headings, records, note))
         printed = [
             f"  {record['probability']:.3f} {record['prediction']}, not {label}: {shorten(record)}"
             for label, record in zip(labels[:PRINTED_MISTAKES], records, strict=False)
