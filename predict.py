@@ -33,6 +33,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--columns", action="store_true", help="text: --file has CoNLL's columns, whatever its ending")
     parser.add_argument("--text_column", metavar="NAME", help="classes of text: where --file, a table, has its texts")
     parser.add_argument("--tokenized", action="store_true", help="text is tokenized already: split it at spaces only")
+    parser.add_argument("--encoding", default="utf-8", help="text: of --file (%(default)s)")
     parser.add_argument("--top", type=int, default=1, help="how many classes to list (%(default)s)")
     parser.add_argument("--explain", action="store_true", help="classes of text: also say which words decided")
     parser.add_argument("--format", choices=FORMATS, help="output format (that of --output's ending, else text)")
@@ -69,7 +70,8 @@ def main() -> None:
     if args.explain:
         predictor = predictor.explaining
     gc.freeze()  # what is loaded stays, so the garbage collector need not look through it again and again
-    inputs = predictor.processing.read(args.inputs, Options(args.file, args.tokenized, args.columns, args.text_column))
+    options = Options(args.file, args.tokenized, args.columns, args.text_column, args.encoding)
+    inputs = predictor.processing.read(args.inputs, options)
     with open_writer(predictor.processing, args.format, args.output) as writer:
         records = predictor.stream(inputs, is_live="-" in (args.file, *args.inputs))
         if args.output or not sys.stdout.isatty():

@@ -71,18 +71,20 @@ class Options(NamedTuple):
         tokenized: words stand between spaces already.
         columns: the file has CoNLL's columns.
         text_column: the column of a table that has the texts, by name or number from 1.
+        encoding: of the file.
     """
 
     file: str | None = None
     tokenized: bool = False
     columns: bool = False
     text_column: str | None = None
+    encoding: str = "utf-8"
 
 
 def refuse_text_options(options: Options, takes: str) -> None:
     """Raises UserError if a command line says how texts are to be read, but the network `takes` something else."""
-    if any(options):
-        flags = "--file, --columns, --text_column and --tokenized"
+    if options != Options():
+        flags = "--file, --columns, --text_column, --tokenized and --encoding"
         raise UserError(f"{flags} are for text; this network takes {takes}.")
 
 

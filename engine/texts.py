@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
@@ -37,7 +38,7 @@ class TextProcessing(Processing):
             raise UserError("--columns is for tagged text; this network takes one text a line.")
         if options.text_column:
             raise UserError("--text_column is for tables; this network takes one text a line.")
-        return (self.split(line, options) for line in read_lines(str(options.file)))
+        return (self.split(line, options) for line in read_lines(str(options.file), encoding=options.encoding))
 
     def split(self, text: str | Unreadable, options: Options) -> Any:
         """A text; where the words stand between spaces already, a list of them."""
@@ -49,24 +50,33 @@ class TextProcessing(Processing):
         return [" ".join(made_up_word(rng, length) for _ in range(words)) for words in lengths]
 
 
-def read_lines(name: str, keep_empty: bool = False) -> Iterator[str | Unreadable]:
+def read_lines(name: str, keep_empty: bool = False, encoding: str = "utf-8") -> Iterator[str | Unreadable]:
     """The lines of a file one by one, whatever its size; `-` is standard input. Raises UserError if there is none."""
+    try:
+        codec = codecs.lookup(encoding)
+    except LookupError:
+        raise UserError(f"--encoding {encoding}: unknown. Try utf-8, windows-1252 or latin-1.") from None
+    if len("\n".encode(codec.name)) > 1:
+        raise UserError(f"--encoding {encoding}: a line of it cannot be found by its end. Save the file as UTF-8.")
     try:
         descriptor: Any = sys.stdin.fileno() if name == "-" else name
         with open(descriptor, "rb", closefd=name != "-") as file:
             if b"\0" in file.peek(1):
                 raise UserError(f"{name}: not a text file.")
-            yield from _decoded(file, name, keep_empty)
+            yield from _decoded(file, name, keep_empty, codec.name)
     except OSError as error:
         raise UserError(f"{name}: cannot be read ({error.strerror}). Expected a file with one text a line.") from None
 
 
-def _decoded(lines: Iterable[bytes], name: str, keep_empty: bool) -> Iterator[str | Unreadable]:
+def _decoded(lines: Iterable[bytes], name: str, keep_empty: bool, encoding: str) -> Iterator[str | Unreadable]:
     for number, line in enumerate(lines, start=1):
         try:
-            text = line.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
+            text = line.decode("utf-8-sig" if number == 1 and encoding == "utf-8" else encoding).rstrip("\r\n")
         except UnicodeDecodeError as error:
-            yield Unreadable(f"{name}, line {number}", f"not UTF-8 (byte {error.start + 1} of the line)")
+            yield Unreadable(
+                f"{name}, line {number}",
+                f"not {encoding.upper()} (byte {error.start + 1} of the line); --encoding names another",
+            )
             continue
         if keep_empty or text.strip():
             yield text

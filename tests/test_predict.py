@@ -188,7 +188,7 @@ def test_what_is_no_image(trained: Path, raw: Any) -> None:
 
 
 def test_flags_for_text(trained: Path, row_model: Path) -> None:
-    refused(predict_images(trained, "a.jpg", "--tokenized"), "--tokenized are for text; this network takes images")
+    refused(predict_images(trained, "a.jpg", "--tokenized"), "--encoding are for text; this network takes images")
     refused(ask(row_model, "--file", "a.csv"), "are for text; this network takes CSV files")
 
 
@@ -239,14 +239,14 @@ def test_lines_that_cannot_be_read(text_model: Path, tmp_path: Path) -> None:
     records = read_jsonl(result.out)
     assert [record.get("error", "") for record in records] == [
         "",
-        "not UTF-8 (byte 3 of the line)",
+        "not UTF-8 (byte 3 of the line); --encoding names another",
         "2,001 words, but at most 2,000 are read at once: split it into sentences",
         "",
     ]
     assert records[1]["input"] == f"{tmp_path / 'a.txt'}, line 2"
     assert records[0] == records[3]
     conll = tag(text_model, "--file", tmp_path / "a.txt", "--format", "conll").out.split("\n\n")
-    assert conll[1] == f"# {tmp_path / 'a.txt'}, line 2: not UTF-8 (byte 3 of the line)"
+    assert conll[1] == f"# {tmp_path / 'a.txt'}, line 2: not UTF-8 (byte 3 of the line); --encoding names another"
     refused(tag(text_model, long), "2,001 words, but at most 2,000")
 
 

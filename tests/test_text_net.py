@@ -258,6 +258,9 @@ def test_predicts_the_texts_of_a_table(tmp_path: Path) -> None:
     assert texts_in(tmp_path / "e.dat", "one,two\na,b c\n", column="2") == ["two", "b c"]
     with pytest.raises(UserError, match=r"f\.csv: no column three\. There are one, two"):
         texts_in(tmp_path / "f.csv", "one,two\na,b\n", column="three")
+    (tmp_path / "h.csv").write_bytes("text\n\u201cbon\u201d\n".encode("windows-1252"))
+    western = Options(str(tmp_path / "h.csv"), encoding="windows-1252")
+    assert list(Processing(make_params()).read([], western)) == ["\u201cbon\u201d"]
     with pytest.raises(UserError, match=r"g\.csv: empty"):
         texts_in(tmp_path / "g.csv", "\n\n")
 
@@ -265,3 +268,19 @@ def test_predicts_the_texts_of_a_table(tmp_path: Path) -> None:
 def test_a_column_is_for_tables() -> None:
     with pytest.raises(UserError, match="--columns and --text_column say how --file is laid out"):
         list(Processing(make_params()).read(["a"], Options(text_column="text")))
+
+
+def test_lines_in_another_encoding(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_bytes("\u201cbon\u201d\n".encode("windows-1252"))
+    processing, place = Processing(make_params()), str(tmp_path / "a.txt")
+    assert list(processing.read([], Options(place, encoding="cp1252"))) == ["\u201cbon\u201d"]
+    (unreadable,) = processing.read([], Options(place))
+    assert unreadable.error == "not UTF-8 (byte 1 of the line); --encoding names another"
+    for encoding, problem in {"utf-9": "unknown", "utf-16": "Save the file as UTF-8"}.items():
+        with pytest.raises(UserError, match=f"--encoding {encoding}: .*{problem}"):
+            list(processing.read([], Options(place, encoding=encoding)))
+
+
+def test_a_text_of_several_lines_is_shown_on_one() -> None:
+    record = {"input": "a\nb", "prediction": "class 1", "probability": 0.5}
+    assert Processing(make_params()).show(record) == "class 1 0.5000  a b"

@@ -49,20 +49,28 @@ class Processing(WordProcessing):
     def read_file(self, options: Options) -> Iterator[Any]:
         """Lines; or sentences in CoNLL's columns, of which the first is read, of CoNLL-U the column FORM."""
         file = str(options.file)
-        if options.columns or Path(file).suffix.lower() in COLUMN_ENDINGS or self.looks_like_columns(file):
-            return read_words(file)
+        if (
+            options.columns
+            or Path(file).suffix.lower() in COLUMN_ENDINGS
+            or self.looks_like_columns(file, options.encoding)
+        ):
+            return read_words(file, options.encoding)
         return super().read_file(options)
 
-    def looks_like_columns(self, file: str) -> bool:
+    def looks_like_columns(self, file: str, encoding: str) -> bool:
         """Whether it is CoNLL-U, or its first lines all have as many words, and a tag last.
 
         Of stdin, no line is looked at twice.
         """
         if file == "-":
             return False
-        if find_layout(itertools.islice(read_lines(file, keep_empty=True), HEAD)).is_conllu:
+        if find_layout(itertools.islice(read_lines(file, True, encoding), HEAD)).is_conllu:
             return True
-        head = [line for line in itertools.islice(read_lines(file), 10) if isinstance(line, str) and is_word(line)]
+        head = [
+            line
+            for line in itertools.islice(read_lines(file, encoding=encoding), 10)
+            if isinstance(line, str) and is_word(line)
+        ]
         lines = [split_columns(line) for line in head]
         return (
             len(lines) > 2
@@ -111,9 +119,9 @@ class Processing(WordProcessing):
         return "".join(f"{word} {tag}\n" for word, tag in zip(record["words"], record["prediction"], strict=True))
 
 
-def read_words(name: str) -> Iterator[list[str] | Unreadable]:
+def read_words(name: str, encoding: str) -> Iterator[list[str] | Unreadable]:
     """The words of each sentence of a file in CoNLL's columns. Raises UserError if it has no column of words."""
-    lines = read_lines(name, keep_empty=True)
+    lines = read_lines(name, True, encoding)
     head = first_sentence(lines)
     layout = find_layout(head, Path(name).suffix.lower() in CONLLU_ENDINGS)
     if layout.is_conllu and "FORM" not in layout.names:

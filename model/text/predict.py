@@ -13,7 +13,7 @@ from engine.texts import TextProcessing
 from utils import UserError
 
 from .encode import Encoder
-from .files import clean
+from .files import clean, one_line
 from .params import TextParams
 from .tokenizer import Tokenizer
 
@@ -106,7 +106,7 @@ class WordProcessing(TextProcessing):
 
     def show(self, record: Record, color: bool = False) -> str:
         text = explained(record, color) if "influence" in record else record["input"]
-        return super().show({**record, "input": text}, color)
+        return super().show({**record, "input": one_line(text)}, color)
 
     def cells(self, record: Record) -> dict[str, Any]:
         decided = [word for word, _ in strongest_words(record, float)] if "influence" in record else None

@@ -140,8 +140,8 @@ def describe_layout(layout: TableLayout) -> str:
     return f"{', '.join(parts)} (--text_column, --label_column and --no_header say otherwise)"
 
 
-def read_text_column(path: Path, asked: str | None) -> Iterator[str | Unreadable]:
-    """The texts of a table that may have no labels, in UTF-8.
+def read_text_column(path: Path, asked: str | None, encoding: str) -> Iterator[str | Unreadable]:
+    """The texts of a table that may have no labels.
 
     The column is the one that is `asked` for, by name or number; else the one that is called as texts are; else the one
     with the most characters.
@@ -149,7 +149,7 @@ def read_text_column(path: Path, asked: str | None) -> Iterator[str | Unreadable
     Raises:
         UserError: it is no table, or has no such column.
     """
-    head = read_head(path, "utf-8")
+    head = read_head(path, encoding)
     dialect, rows, _ = find_dialect(head, path)
     if not rows:  # of one column
         dialect = {"delimiter": ","}
@@ -167,7 +167,7 @@ def read_text_column(path: Path, asked: str | None) -> Iterator[str | Unreadable
         at = known[0] if known else sizes.index(max(sizes))
     has_header = any(name in (*TEXT_NAMES, *LABEL_NAMES) for name in names) or (asked or "").strip() in first
     logger.info("%s: text in column %d (%s; --text_column names another)", path, at + 1, first[at][:40])
-    for number, row in enumerate(read_table_rows(table_lines(path, "utf-8"), path, dialect)):
+    for number, row in enumerate(read_table_rows(table_lines(path, encoding), path, dialect)):
         if number == 0 and has_header:
             continue
         if len(row.cells) != len(first):

@@ -30,7 +30,7 @@ class Processing(WordProcessing):
         """Lines; of a table (.csv, .tsv), the column of texts."""
         path = Path(str(options.file))
         if not options.columns and (options.text_column or path.suffix.lower() in TABLE_ENDINGS):
-            return (self.split(text, options) for text in read_text_column(path, options.text_column))
+            return (self.split(text, options) for text in read_text_column(path, options.text_column, options.encoding))
         return super().read_file(options)
 
     def preprocess(self, raw: Any) -> Example:
