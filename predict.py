@@ -4,6 +4,8 @@
     python predict.py --model_dir experiments/ner_bilstm_crf "Anna Smith lives in Kent."
     python predict.py --model_dir experiments/tabular_mlp visitors.csv --output answers.csv
     python predict.py --model_dir experiments/reviews "A lovely film." --explain
+    python predict.py --model_dir experiments/shakespeare --prompt "ROMEO:" --length 500 --temperature 0.8
+    python predict.py --model_dir experiments/shakespeare --score sonnet.txt
 
 From Python: `predictor = load_predictor("experiments/base_model")`, then `predictor(["photo.jpg"])`.
 
@@ -16,10 +18,12 @@ import argparse
 import gc
 import sys
 from pathlib import Path
+from typing import Any
 
 from engine.commands import run_command
 from engine.predicting import Options, Predictor
 from engine.predictions import FORMATS, check_output, open_writer
+from engine.writing import add_writing_arguments, write_samples
 from model import TASKS
 from utils import Progress, UserError
 
@@ -39,6 +43,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--format", choices=FORMATS, help="output format (that of --output's ending, else text)")
     parser.add_argument("--output", metavar="FILE", help="write to a file, which appears when it is whole")
     parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, mps (the fastest available)")
+    add_writing_arguments(parser)
     return parser.parse_args()
 
 
@@ -61,6 +66,19 @@ def load_predictor(place: str | Path, device: str = "auto", top: int = 1) -> Pre
     return load_checkpointed(TASKS, Path(place), device, top)
 
 
+def score(predictor: Any, path: Path, encoding: str) -> None:
+    """Print how well a language model foresees the text of a file."""
+    from engine.loaders import loader_of  # torch, which an exported graph does without
+    from evaluate import evaluate
+
+    task, params, network = TASKS[predictor.task], predictor.params, predictor.network
+    if task.optional("load_text") is None or not hasattr(network, "net"):
+        raise UserError("--score is for language models, and takes their weights rather than an exported graph.")
+    loader = loader_of(task.optional("load_text")(path, params, encoding), params)
+    numbers = evaluate(network.net, loader, task, params, network.device)
+    print("  ".join(f"{name} {value:.4f}" for name, value in numbers.items()))
+
+
 def main() -> None:
     args = parse_args()
     if args.top < 1:
@@ -69,6 +87,10 @@ def main() -> None:
     predictor = load_predictor(args.weights or args.model_dir, args.device, args.top)
     if args.explain:
         predictor = predictor.explaining
+    if args.prompt is not None:
+        return write_samples(TASKS[predictor.task], predictor, args)
+    if args.score:
+        return score(predictor, Path(args.score), args.encoding)
     gc.freeze()  # what is loaded stays, so the garbage collector need not look through it again and again
     options = Options(args.file, args.tokenized, args.columns, args.text_column, args.encoding)
     inputs = predictor.processing.read(args.inputs, options)

@@ -261,7 +261,7 @@ def restore_weights(net: torch.nn.Module, checkpoint: dict[str, Any]) -> None:
     problems = [f"{name}: only in the checkpoint" for name in theirs.keys() - ours.keys()]
     problems += [f"{name}: not in the checkpoint" for name in ours.keys() - theirs.keys()]
     for name in ours.keys() & theirs.keys():
-        if ours[name].shape != theirs[name].shape:
+        if ours[name].shape != theirs[name].shape and not name.endswith("_extra_state"):  # which a network checks
             problems.append(f"{name}: {list(theirs[name].shape)} in the checkpoint, {list(ours[name].shape)} here")
     if problems:
         raise UserError("\n  ".join([f"{checkpoint['path']}: weights of another architecture", *sorted(problems)]))

@@ -250,19 +250,26 @@ def fetch_dataloaders(
             raise TypeError(f"the Dataset of {task.name} does not set {missing[0]}: see docs/adding_a_task.md")
         if not params.num_workers:
             dataset.to(device)
-        lengths = None if dataset.lengths is None else np.asarray(dataset.lengths)
-        batch_size, shuffle = dataset.batch_size or params.batch_size, training and dataset.is_shuffled
-        loaders[split] = Loader(
-            dataset,
-            batch_sampler=BatchSampler(len(dataset), batch_size, shuffle, params.seed, lengths),
-            collate_fn=_identity,
-            generator=torch.Generator(),  # its own, so that it does not advance the one that draws dropout
-            num_workers=params.num_workers,
-            persistent_workers=params.num_workers > 0,
-            pin_memory=params.num_workers > 0 and device.type == "cuda",
-            worker_init_fn=_leave_signals_to_the_parent,
-        )
+        loaders[split] = loader_of(dataset, params, device, training)
     return loaders
+
+
+def loader_of(
+    dataset: Dataset, params: Any, device: torch.device | str = "cpu", training: bool = False
+) -> DataLoader[Any]:
+    """The loader of one data set; see `fetch_dataloaders`."""
+    lengths = None if dataset.lengths is None else np.asarray(dataset.lengths)
+    batch_size, shuffle = dataset.batch_size or params.batch_size, training and dataset.is_shuffled
+    return Loader(
+        dataset,
+        batch_sampler=BatchSampler(len(dataset), batch_size, shuffle, params.seed, lengths),
+        collate_fn=_identity,
+        generator=torch.Generator(),  # its own, so that it does not advance the one that draws dropout
+        num_workers=params.num_workers,
+        persistent_workers=params.num_workers > 0,
+        pin_memory=params.num_workers > 0 and torch.device(device).type == "cuda",
+        worker_init_fn=_leave_signals_to_the_parent,
+    )
 
 
 def batches_on(device: torch.device, batches: Iterable[tuple[Any, Any]]) -> Iterator[tuple[Any, Any]]:

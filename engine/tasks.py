@@ -26,6 +26,9 @@ OPTIONAL_PARTS = {
     "num_items": "net",
     "answers": "net",
     "influence": "net",
+    "write": "write",
+    "Style": "write",
+    "load_text": "data_loader",
     "Report": "report",
     "write_sample": "sample",
 }

@@ -8,6 +8,7 @@ TASKS = Tasks(
         "image_classification",
         "sequence_tagging",
         "text_classification",
+        "language_modeling",
         "tabular_prediction",
     ],
 )

@@ -1,0 +1,73 @@
+"""A beginning -> text: one token after the other, drawn by what the network says comes next. Without torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from engine.predicting import Predictor
+from model.layers import PAD, UNK
+
+
+class Style(NamedTuple):
+    """How a text is written.
+
+    Attributes:
+        length: tokens.
+        temperature: below 1 the network is surer than it says, above 1 less sure; at 0, the most likely token is taken.
+        top_k: only so many of the most likely tokens are drawn; 0 for all.
+        top_p: only the most likely tokens whose probabilities add up to this (Holtzman et al. 2020, "The curious case
+            of neural text degeneration", equation 2).
+        seed: the same seed writes the same text.
+    """
+
+    length: int = 500
+    temperature: float = 0.8
+    top_k: int = 0
+    top_p: float = 1.0
+    seed: int = 0
+
+
+def write(predictor: Predictor, prompt: str, style: Style, samples: int = 1) -> Iterator[list[str]]:
+    """Go on from `prompt`: for each of `style.length` steps, what each sample gets, as text. The first sample is the
+    same however many there are, but for rounding."""
+    processing: Any = predictor.processing
+    numbers = processing.encode(prompt) or [PAD]  # the beginning of a text
+    draws = np.stack([np.random.default_rng((style.seed, i)).random(style.length) for i in range(samples)])
+    outputs = predictor.network(processing.collate([numbers]))
+    scores, state = (np.repeat(outputs[name], samples, axis=0) for name in ("scores", "next_state"))
+    lengths = np.ones(samples, np.int64)
+    before = [processing.tokens_of(prompt)[-1] if prompt else "\n"] * samples
+    for step in range(style.length):
+        chosen = choose(scores[:, UNK + 1 :], draws[:, step], style)
+        tokens = [processing.forms[number] for number in chosen.tolist()]
+        yield [processing.join([token], old) for token, old in zip(tokens, before, strict=True)]
+        before = tokens
+        if step < style.length - 1:
+            outputs = predictor.network({"tokens": chosen[:, None] + UNK + 1, "lengths": lengths, "state": state})
+            scores, state = outputs["scores"], outputs["next_state"]
+
+
+def choose(scores: np.ndarray, draws: np.ndarray, style: Style) -> np.ndarray:
+    """Which token each sample gets.
+
+    Args:
+        scores: num_samples x num_tokens logits.
+        draws: num_samples numbers between 0 and 1.
+    """
+    if style.temperature == 0:
+        return scores.argmax(axis=1)
+    scores = (scores - scores.max(axis=1, keepdims=True)).astype(np.float64) / style.temperature
+    if 0 < style.top_k < scores.shape[1]:
+        least = -np.partition(-scores, style.top_k - 1, axis=1)[:, style.top_k - 1 : style.top_k]
+        scores = np.where(scores < least, -np.inf, scores)
+    p = np.exp(scores)
+    if style.top_p < 1:
+        order = np.argsort(-p, axis=1, kind="stable")
+        ordered = np.take_along_axis(p, order, axis=1)
+        before = ordered.cumsum(axis=1) - ordered  # probability of those that are more likely
+        np.put_along_axis(p, order, np.where(before < style.top_p * p.sum(axis=1, keepdims=True), ordered, 0), axis=1)
+    below = p.cumsum(axis=1)
+    return (below <= draws[:, None] * below[:, -1:]).sum(axis=1)
