@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import html
 import itertools
 import json
 import os
@@ -22,8 +23,12 @@ from engine.params import TrainingParams
 from engine.ranking import Goal
 from utils import UserError, explain, save_json, write_atomically
 
+DEMONSTRATION = "demonstration.txt"  # what the best weights have learnt, of a task that can show it
 # what `keep_previous` moves away when a new run begins
-OUTPUTS = ("*.log", "*.jsonl", "run.json", "*.png", "*_weights", "*_summaries", "metrics_*.json", "predictions_*")
+OUTPUTS = (
+    *("*.log", "*.jsonl", "run.json", "*.png", "*_weights", "*_summaries", "metrics_*.json", "predictions_*"),
+    *("mistakes*", DEMONSTRATION),
+)
 
 
 def keep_previous(model_dir: Path) -> None:
@@ -100,14 +105,23 @@ class Summaries:
         self.writers: dict[str, Any] = {}
 
     def write(self, folder: str, numbers: dict[str, float], step: int) -> None:
+        writer = self._writer(folder)
+        with self._explaining(folder):  # a thread writes them: what fails here was written before
+            for name, value in numbers.items():
+                writer.add_scalar(name, value, step)
+
+    def write_text(self, folder: str, text: str, step: int) -> None:
+        writer = self._writer(folder)
+        with self._explaining(folder):
+            writer.add_text("demonstration", f"<pre>{html.escape(text)}</pre>", step)
+
+    def _writer(self, folder: str) -> Any:
         if folder not in self.writers:
             from torch.utils.tensorboard import SummaryWriter
 
             path = path_in_utf8(self.model_dir / folder)
             self.writers[folder] = SummaryWriter(path, purge_step=self.purge_step)
-        with self._explaining(folder):  # a thread writes them: what fails here was written before
-            for name, value in numbers.items():
-                self.writers[folder].add_scalar(name, value, step)
+        return self.writers[folder]
 
     def flush(self) -> None:
         """Raises UserError if the disk is full."""

@@ -19,8 +19,9 @@ from engine.loaders import batches_on
 from engine.metrics import goal_of, totals_of
 from engine.optimizers import Schedule, make_optimizer
 from engine.ranking import best_epoch
-from engine.records import Summaries, describe_epoch, gradient_norms, write_results
-from utils import Progress, UserError, logger
+from engine.records import DEMONSTRATION, Summaries, describe_epoch, gradient_norms, write_results
+from engine.torch_network import predictor_of
+from utils import Progress, UserError, logger, write_atomically
 
 MOST_NAMED = 100  # examples of a batch, in a message
 
@@ -161,9 +162,18 @@ class Run:
         best = self.best()
         self.save(is_best=best is self.history[-1])
         write_results(self.model_dir, self.history, best)
+        self.demonstrate(best is self.history[-1])
         logger.info("%s", describe_epoch(self.history[-1], params.num_epochs, best is self.history[-1]))
         if self.device.type == "cpu":
             self.cores.check()
+
+    def demonstrate(self, is_best: bool) -> None:
+        """Let the network show what it has learnt, if the task says how: in TensorBoard, and the best in a file."""
+        if demonstrate := self.task.optional("demonstrate"):
+            text = demonstrate(predictor_of(self.task, self.params, self.net))
+            self.summaries.write_text("eval_summaries", text, self.step)
+            if is_best:
+                write_atomically(self.model_dir / DEMONSTRATION, text + "\n")
 
     # ------------------------------------------------------------------------------------- checkpoints
 

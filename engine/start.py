@@ -21,7 +21,7 @@ from engine.metrics import goal_of
 from engine.params import MAY_CHANGE, TrainingParams, differences
 from engine.pictures import draw_curves
 from engine.ranking import Goal, best_epoch
-from engine.records import describe_run, keep_previous, recorded, write_results
+from engine.records import DEMONSTRATION, describe_run, keep_previous, recorded, write_results
 from engine.run import Run, digests_of, is_finished
 from engine.signals import Stopped, stop
 from engine.summary import summarize
@@ -246,6 +246,8 @@ def _summary_of(net: nn.Module, loaders: dict[str, DataLoader[Any]], device: tor
 def _finish(model_dir: Path, history: list[dict[str, Any]], best: dict[str, Any], params: TrainingParams) -> None:
     draw_curves(history, best["epoch"], model_dir / "curves.png")
     logger.info("Best: %s %.4f on val, after epoch %d", params.monitor, best["val"][params.monitor], best["epoch"])
+    with contextlib.suppress(FileNotFoundError):  # few tasks have one
+        logger.info("What it has learnt:\n\n%s", (model_dir / DEMONSTRATION).read_text(encoding="utf-8"))
     logger.info("On test: %s", command_line("evaluate.py", "--model_dir", model_dir))
 
 

@@ -26,6 +26,7 @@ OPTIONAL_PARTS = {
     "num_items": "net",
     "answers": "net",
     "influence": "net",
+    "demonstrate": "write",
     "write": "write",
     "Style": "write",
     "load_text": "data_loader",

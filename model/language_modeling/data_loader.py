@@ -13,10 +13,10 @@ from torch import Tensor
 from engine.building import read_blocks as read_bytes
 from engine.loaders import Batch, make_rng
 from engine.loaders import Dataset as BaseDataset
-from model.layers import PAD, UNK
+from model.layers import PAD
+from model.text.plain import cut, encoder, map_tokens, numbers_of, read_blocks, splitter_of
 from utils import UserError
 
-from .dataset import cut, encoder, read_blocks, splitter_of
 from .params import Params
 
 MOST_STREAMS = 64  # in which a split is evaluated
@@ -115,21 +115,3 @@ def load_text(path: Path, params: Params, encoding: str) -> Streams:
     blocks = [encode(text) for _, text in cut(read_blocks(path, encoding), [""], [0], path)]
     raw = np.concatenate(blocks or [np.zeros(0, np.int64)])
     return Streams(raw, numbers_of(params.data.tokens, params), params, path)
-
-
-def numbers_of(tokens: Sequence[str], params: Params) -> np.ndarray:
-    """The number in the vocabulary of each token, and behind them that of unknown ones."""
-    vocabulary = params.vocabulary
-    return np.array([*(vocabulary.get(params.normalize(token), UNK) for token in tokens), UNK])
-
-
-def map_tokens(path: Path, num_tokens: int, size: int | None) -> np.ndarray:
-    """The numbers that build_dataset.py wrote, mapped into memory. Raises UserError if they are others."""
-    dtype = np.min_scalar_type(num_tokens)
-    try:
-        tokens = np.memmap(path, dtype, mode="r")
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: cannot be read ({error}). Build the data set again with --overwrite.") from None
-    if len(tokens) != size:
-        raise UserError(f"{path}: {len(tokens)} tokens, but {size} were built. Build the data set again.")
-    return tokens

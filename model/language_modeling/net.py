@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from engine.metrics import OfLoss
-from model.layers.recurrent import RecurrentEncoder, kept_masks
+from model.layers.recurrent import LockedDropout, RecurrentEncoder, kept_masks
 from model.text.vectors import TokenNet
 
 from .params import Params
@@ -35,6 +35,7 @@ class Net(TokenNet):
             dropout=params.dropout_rate,
             recurrent_dropout=params.recurrent_dropout,
         )
+        self.output_dropout = LockedDropout(params.dropout_rate)
         num_tokens, dim = self.embedding.weight.shape
         self.project = nn.Linear(params.lstm_hidden_dim, dim) if params.tied_weights else None
         self.fc = nn.Linear(dim if params.tied_weights else params.lstm_hidden_dim, num_tokens)
@@ -76,7 +77,7 @@ class Net(TokenNet):
             weight = weight * F.dropout(weight.new_ones(len(weight), 1), rate)
         x = F.embedding(tokens, weight)  # batch_size x length x embedding_dim
         x, state = self.encoder.read_on(self.dropout(x), state)  # batch_size x length x lstm_hidden_dim
-        x = self.dropout(x)
+        x = self.output_dropout(x)
         if self.project is not None:
             x = self.project(x)  # batch_size x length x embedding_dim
         return self.fc(x).float(), state.float()

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from model.text.params import EncoderParams, VocabularyParams
-
-if TYPE_CHECKING:
-    from typing_extensions import Self
+from model.text.params import EncoderParams, TokenDataParams
 
 
 class Params(EncoderParams):
@@ -36,18 +32,5 @@ class Params(EncoderParams):
         return self.data.tokens
 
 
-class DataParams(VocabularyParams):
+class DataParams(TokenDataParams):
     """What the data decides: `dataset_params.json` and tokens.txt beside it, as build_dataset.py writes them."""
-
-    decides_network: ClassVar = ("level", "tokens", "tokenized")
-    vocabularies: ClassVar = ("tokens",)
-
-    level: Literal["char", "word"]  # what a text is a sequence of
-    tokenized: bool  # whether the words stood between spaces already; else `Tokenizer` split the text
-    num_tokens: int = Field(ge=1)
-    tokens: list[str] = Field([])  # of train, the most frequent first
-
-    def complete(self, data_dir: Path) -> Self:
-        completed = super().complete(data_dir)
-        tokens = [token or "\n" for token in completed.tokens]  # an empty line of the file is a line feed
-        return completed.model_copy(update={"tokens": tokens})

@@ -11,9 +11,9 @@ from engine.answers import Record, class_records, is_unicode
 from engine.predicting import Arrays, Example, made_up_word
 from engine.texts import TextProcessing
 from model.layers import PAD, UNK
+from model.text.plain import splitter_of
 from utils import UserError
 
-from .dataset import splitter_of
 from .params import Params
 
 SHOWN = {"\n": "\u23ce", " ": "\u2423", "\t": "\u21e5"}

@@ -10,6 +10,8 @@ import numpy as np
 from engine.predicting import Predictor
 from model.layers import PAD, UNK
 
+DEMONSTRATION = 300  # tokens
+
 
 class Style(NamedTuple):
     """How a text is written.
@@ -48,6 +50,11 @@ def write(predictor: Predictor, prompt: str, style: Style, samples: int = 1) -> 
         if step < style.length - 1:
             outputs = predictor.network({"tokens": chosen[:, None] + UNK + 1, "lengths": lengths, "state": state})
             scores, state = outputs["scores"], outputs["next_state"]
+
+
+def demonstrate(predictor: Predictor) -> str:
+    """A text that shows what the network has learnt."""
+    return "".join(text for (text,) in write(predictor, "\n", Style(DEMONSTRATION))).strip("\n")
 
 
 def choose(scores: np.ndarray, draws: np.ndarray, style: Style) -> np.ndarray:

@@ -113,3 +113,20 @@ class TextDataParams(VocabularyParams):
     num_chars: int = Field(ge=1)
     words: list[str] = Field([])  # of train, the most frequent first
     chars: list[str] = Field([])
+
+
+class TokenDataParams(VocabularyParams):
+    """What plain text decides, a sequence of characters or words. A task's `DataParams` extends it."""
+
+    decides_network: ClassVar[tuple[str, ...]] = ("level", "tokens", "tokenized")
+    vocabularies: ClassVar[tuple[str, ...]] = ("tokens",)
+
+    level: Literal["char", "word"]  # what a text is a sequence of
+    tokenized: bool  # whether the words stood between spaces already; else `Tokenizer` split the text
+    num_tokens: int = Field(ge=1)
+    tokens: list[str] = Field([])  # of train, the most frequent first
+
+    def complete(self, data_dir: Path) -> Self:
+        completed = super().complete(data_dir)
+        tokens = [token or "\n" for token in completed.tokens]  # an empty line of the file is a line feed
+        return completed.model_copy(update={"tokens": tokens})

@@ -1,0 +1,435 @@
+"""Language models: what is built of a text, streams that count every token once, writing, and what is refused."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import model.text.plain as plain
+from engine.loaders import Batch, loader_of
+from evaluate import evaluate
+from model import TASKS
+from model.language_modeling.data_loader import Streams
+from model.language_modeling.net import Net, loss_fn
+from model.language_modeling.params import DataParams, Params
+from model.language_modeling.predict import Processing
+from model.language_modeling.write import Style, choose, write
+from model.layers import PAD, UNK
+from predict import load_predictor
+from tests.conftest import Result, read_json, refused, run, stop_after, train_ok
+from utils import UserError
+
+TASK = TASKS["language_modeling"]
+CPU = torch.device("cpu")
+VERSE = "the cat sat on the mat, and the dog saw it.\nthen the dog sat, too!\n\n"
+
+
+def make_params(level: Any = "char", **params: Any) -> Params:
+    tokens = sorted(set(VERSE)) if level == "char" else "the dog cat sat on , . saw it \n".split(" ")
+    data = DataParams(
+        task=TASK.name, sizes={}, digest="", level=level, tokenized=False, num_tokens=len(tokens), tokens=tokens
+    )
+    values = {"task": TASK.name, "embedding_dim": 8, "lstm_hidden_dim": 12, "precision": "float32", "batch_size": 4}
+    return Params(**{**values, **params}).with_data(data)
+
+
+def make_net(params: Params, seed: int = 0) -> Net:
+    torch.manual_seed(seed)
+    return Net(params)
+
+
+def streams(size: int, params: Params, training: bool = False) -> Streams:
+    raw = np.random.default_rng(0).integers(0, len(params.tokens), size)
+    return Streams(raw, np.arange(len(params.tokens) + 1) + UNK + 1, params, Path("x/tokens.bin"), training)
+
+
+def batches_of(dataset: Streams, epoch: int = 0) -> list[Any]:
+    count = dataset.batch_size or 0
+    return [dataset.__getitems__(Batch(epoch, torch.arange(i, i + count))) for i in range(0, len(dataset), count)]
+
+
+# --------------------------------------------------------------------------------------------- streams
+
+
+@settings(max_examples=40)
+@given(st.integers(10, 5000), st.integers(1, 150), st.integers(1, 5), st.booleans())
+def test_every_token_counts_once(size: int, num_steps: int, batch_size: int, training: bool) -> None:
+    """And stands behind the one before it."""
+    params = make_params(num_steps=num_steps, batch_size=batch_size)
+    dataset = streams(size, params, training)
+    read = [(inputs["tokens"], labels) for inputs, labels in batches_of(dataset, epoch=3)]
+    texts: list[int] = []
+    for stream in range(dataset.num_streams):
+        before = torch.cat([tokens[stream] for tokens, _ in read])
+        after = torch.cat([labels[stream] for _, labels in read])
+        counted = (after >= 0).nonzero().squeeze(1)
+        assert torch.equal(before[counted[1:]], after[counted[:-1]])
+        texts += after[counted].tolist()
+    whole = (dataset.raw + UNK + 1).tolist()
+    assert len(texts) == size
+    if training:  # from another place on, as if the text were a circle
+        start = next(i for i in range(size) if whole[i:] + whole[:i] == texts)
+        assert whole[start:] + whole[:start] == texts
+    else:
+        assert texts == whole
+        assert read[dataset.warm_up][0][0, 0] == PAD  # before the first token there is nothing
+
+
+def test_training_begins_elsewhere_in_every_epoch() -> None:
+    dataset = streams(500, make_params(), training=True)
+    first, again, second = (batches_of(dataset, epoch)[0][1] for epoch in (0, 0, 1))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, second)
+
+
+@pytest.mark.parametrize("rnn", ["lstm", "gru", "rnn"])
+def test_the_state_is_carried_on(rnn: str) -> None:
+    """Twice as many steps in half as many batches: the same outputs, in training and in evaluation."""
+    short, long = (make_params(rnn=rnn, num_layers=2, num_steps=steps) for steps in (10, 20))
+    for training in (True, False):
+        outputs = []
+        for params in (short, long):
+            net, parts = make_net(params).train(training), []
+            for inputs, labels in batches_of(streams(3000, params, training)):
+                logits = net(inputs)
+                parts += [list(row[keep]) for row, keep in zip(logits, labels >= 0, strict=True)]
+            count = streams(3000, params, training).num_streams
+            outputs.append([torch.stack(list(itertools.chain(*parts[i::count]))) for i in range(count)])
+        for a, b in zip(*outputs, strict=True):
+            torch.testing.assert_close(a, b, atol=1e-5, rtol=0)
+
+
+def test_evaluation_does_not_depend_on_the_batch_size() -> None:
+    """And hardly on that a text is read in streams: against reading it from beginning to end."""
+    losses = []
+    for batch_size in (1, 3, 32):
+        params = make_params(batch_size=batch_size)
+        loader = loader_of(streams(5000, params), params)
+        assert len(loader) > 3
+        losses.append(evaluate(make_net(params), loader, TASK, params, CPU)["loss"])
+    assert losses == pytest.approx([losses[0]] * 3, abs=1e-5)
+    net, tokens = make_net(params).eval(), torch.from_numpy(streams(5000, params).raw + UNK + 1)
+    logits, _ = net.read(torch.cat([torch.tensor([PAD]), tokens[:-1]])[None], net.first_state(1))
+    assert loss_fn(logits, tokens[None]).item() == pytest.approx(losses[0], abs=1e-4)
+
+
+def test_evaluating_does_not_disturb_training() -> None:
+    params = make_params(num_steps=10)
+    batches, others = batches_of(streams(400, params, True)), batches_of(streams(400, params))
+    outputs = []
+    for disturbed in (False, True):
+        net = make_net(params)
+        net(batches[0][0])
+        if disturbed:
+            net.eval()
+            for inputs, _ in others:
+                net(inputs)
+            net.train()
+        outputs.append(net(batches[1][0]))
+    assert torch.equal(*outputs)
+
+
+def test_an_epoch_begins_without_a_state() -> None:
+    params = make_params(num_steps=10)
+    net, batches = make_net(params), batches_of(streams(400, params, True))
+    first = net(batches[0][0])
+    for inputs, _ in batches:
+        net(inputs)
+    assert torch.equal(net(batches[0][0]), first)
+
+
+def test_a_text_that_is_too_short() -> None:
+    with pytest.raises(UserError, match=r"x/tokens\.bin: 7 tokens, too few for 4 streams"):
+        streams(7, make_params(), training=True)
+
+
+# --------------------------------------------------------------------------------------------- network
+
+
+def test_tied_weights() -> None:
+    net = make_net(make_params(tied_weights=True))
+    assert net.fc.weight is net.embedding.weight
+    (inputs, labels), *_ = batches_of(streams(400, make_params(), True))
+    loss_fn(net(inputs), labels).backward()
+    assert net.fc.weight.grad is not None
+
+
+@pytest.mark.parametrize("rates", [{}, {"dropout_rate": 0.5, "recurrent_dropout": 0.3}])
+def test_reading_step_by_step_is_reading(rates: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With all of the true tokens, and the same masks, the outputs are those of reading at once."""
+    params = make_params(num_steps=10, teacher_forcing=0.5, num_layers=2, **rates)
+    net, (inputs, _) = make_net(params), batches_of(streams(400, params, True))[0]
+    tokens, state = inputs["tokens"], net.first_state(4)
+    monkeypatch.setattr(torch, "rand", lambda *_, **__: torch.zeros(tokens.shape))
+    torch.manual_seed(1)
+    stepwise, after = net.read_own(tokens, state)
+    torch.manual_seed(1)
+    expected, expected_after = net.read(tokens, state)
+    torch.testing.assert_close(stepwise, expected, atol=1e-5, rtol=0)
+    torch.testing.assert_close(after, expected_after, atol=1e-5, rtol=0)
+
+
+def test_without_teacher_forcing_the_network_reads_its_own() -> None:
+    """Only the first token of a batch reaches it, so the others may be any."""
+    params = make_params(num_steps=10, teacher_forcing=0.0)
+    (inputs, _), *_ = batches_of(streams(400, params, True))
+    others = {**inputs, "tokens": torch.cat([inputs["tokens"][:, :1], inputs["tokens"][:, 1:].flip(1)], dim=1)}
+    outputs = []
+    for tokens in (inputs, others):
+        net = make_net(params)
+        torch.manual_seed(1)
+        outputs.append(net(tokens))
+    assert torch.equal(*outputs)
+
+
+def test_a_run_goes_on_from_weights_of_another_batch_size(tmp_path: Path, built: Path) -> None:
+    train_ok(experiment(tmp_path / "a", built, batch_size=16))
+    train_ok(experiment(tmp_path / "b", built, batch_size=8), "--restore_file", last_weights(tmp_path / "a"))
+
+
+def last_weights(model_dir: Path) -> Path:
+    return sorted((model_dir / "last_weights").glob("*.pt"))[-1]
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_a_run_that_was_stopped_in_a_stream(
+    tmp_path: Path, built: Path, monkeypatch: pytest.MonkeyPatch, num_workers: int
+) -> None:
+    values = {"dropout_rate": 0.2, "recurrent_dropout": 0.2, "embedding_dropout": 0.1, "num_layers": 2}
+    whole, parts = (experiment(tmp_path / name, built, **values, num_workers=num_workers) for name in ("a", "b"))
+    train_ok(whole)
+    assert stop_after(3, parts, monkeypatch).status == 143
+    train_ok(parts)
+    a, b = (torch.load(last_weights(folder), weights_only=True)["state_dict"] for folder in (whole, parts))
+    assert all(torch.equal(a[name], b[name]) for name in a)
+
+
+# --------------------------------------------------------------------------------------------- building
+
+
+def build(source: Path, *flags: Any, name: str = "built") -> Result:
+    words = ("--task", TASK.name, "--data_dir", source, "--output_dir", source.parent / name)
+    return run("build_dataset", *words, "--overwrite", *flags)
+
+
+def texts_of(folder: Path) -> dict[str, list[str]]:
+    tokens = [line or "\n" for line in (folder / "tokens.txt").read_text(encoding="utf-8").split("\n")[:-1]]
+    dtype = np.min_scalar_type(len(tokens))
+    return {
+        split: [[*tokens, "?"][i] for i in np.fromfile(folder / split / "tokens.bin", dtype)]
+        for split in ("train", "val", "test")
+    }
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("text")
+    (folder / "verse.txt").write_text(VERSE * 60)
+    assert build(folder / "verse.txt").status == 0
+    return folder / "built"
+
+
+def experiment(folder: Path, data: Path, **params: Any) -> Path:
+    folder.mkdir()
+    values = {"task": TASK.name, "data_dir": str(data), "num_epochs": 2, "num_steps": 20, "batch_size": 16}
+    (folder / "params.json").write_text(json.dumps({**values, "lstm_hidden_dim": 12, **params}))
+    return folder
+
+
+@pytest.mark.parametrize("level", ["char", "word"])
+@pytest.mark.parametrize("block", [7, 100, 2**22])
+def test_a_text_is_split_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, level: str, block: int) -> None:
+    """However much of it is read at a time: whole lines, about 90, 5 and 5 %; nothing is lost."""
+    monkeypatch.setattr(plain, "BLOCK", block)
+    text = "".join(f"Zeile {i}: größer — 字, 𝄞!\n" for i in range(200))
+    (tmp_path / "a.txt").write_bytes(text.replace("\n", "\r\n").encode())
+    assert build(tmp_path / "a.txt", "--level", level).status == 0
+    found = texts_of(tmp_path / "built")
+    if level == "char":
+        assert [len(part) / len(text) for part in found.values()] == pytest.approx([0.9, 0.05, 0.05], abs=0.01)
+        assert all(part[-1] == "\n" for part in found.values())
+        assert "".join(itertools.chain(*found.values())) == text
+    else:
+        assert found["val"][:10] == ["Zeile", "?", ":", "größer", "—", "字", ",", "𝄞", "!", "\n"]
+    counts = Counter(found["train"])
+    tokens = (tmp_path / "built" / "tokens.txt").read_text(encoding="utf-8").split("\n")[:-1]
+    assert [counts[token or "\n"] for token in tokens] == sorted(counts.values(), reverse=True)
+
+
+def test_files_of_splits(tmp_path: Path) -> None:
+    source = tmp_path / "raw"
+    source.mkdir()
+    for name, text in {"train.txt": "ab" * 200, "valid.txt": "ba c", "test.txt": "aab"}.items():
+        (source / name).write_text(text)
+    (source / "notes.md").write_text("not read")
+    assert "val: 4 characters, 50.00 % of them unknown" in build(source).out
+    assert {split: "".join(part) for split, part in texts_of(tmp_path / "built").items()} == {
+        "train": "ab" * 200,
+        "val": "ba??",
+        "test": "aab",
+    }
+    (source / "valid.txt").unlink()
+    refused(build(source), "test.txt, train.txt, but no file for val")
+
+
+def test_the_most_frequent_words_are_kept(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("a b a\nc a b a\n" * 100)
+    result = build(tmp_path / "a.txt", "--level", "word", "--max_words", 3, "--tokenized")
+    assert result.status == 0
+    assert texts_of(tmp_path / "built")["train"][:8] == ["a", "b", "a", "\n", "?", "a", "b", "a"]
+    assert read_json(tmp_path / "built" / "dataset_params.json")["num_tokens"] == 3
+    refused(build(tmp_path / "a.txt", "--max_words", 0), "--max_words 0: expected at least 1")
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        (b"", "a.txt: empty"),
+        (b"ab", "val has 0 characters"),
+        (b"abc\xff" * 100, "a.txt, line 1: byte 0xff"),
+        (b"abc\0" * 100, "a.txt, line 1: a NUL byte"),
+        (b"PK\x03\x04" * 100, "another archive"),
+    ],
+)
+def test_no_text(tmp_path: Path, content: bytes, problem: str) -> None:
+    (tmp_path / "a.txt").write_bytes(content)
+    refused(build(tmp_path / "a.txt"), problem)
+    assert not (tmp_path / "built").exists()
+
+
+def test_no_file(tmp_path: Path) -> None:
+    refused(build(tmp_path / "gone"), "gone: no such file or folder")
+    (tmp_path / "raw").mkdir()
+    refused(build(tmp_path / "raw"), "raw: no text file (.txt)")
+    for name in "ab":
+        (tmp_path / "raw" / f"{name}.txt").write_text("text")
+    refused(build(tmp_path / "raw"), "2 text files. Expected one, or train.txt, valid.txt and test.txt")
+
+
+def test_a_word_without_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plain, "BLOCK", 100)
+    monkeypatch.setattr(plain, "LONGEST_LINE", 500)
+    (tmp_path / "a.txt").write_text("x" * 2000)
+    refused(build(tmp_path / "a.txt"), "no space among")
+
+
+# --------------------------------------------------------------------------------------------- writing
+
+
+@pytest.fixture(scope="module")
+def writer(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = experiment(tmp_path_factory.mktemp("lm") / "lm", built, num_epochs=6, learning_rate=0.02)
+    assert "What it has learnt:" in train_ok(folder)
+    return folder
+
+
+def text_by(predictor: Any, prompt: str, samples: int = 1, **style: Any) -> list[str]:
+    return ["".join(parts) for parts in zip(*write(predictor, prompt, Style(**style), samples), strict=True)]
+
+
+def test_the_same_seed_writes_the_same(writer: Path) -> None:
+    predictor = load_predictor(writer)
+    (once,), (again,), (other,) = (text_by(predictor, "the", length=80, seed=seed) for seed in (1, 1, 2))
+    assert len(once) == 80
+    assert once == again != other
+    first, *others = text_by(predictor, "the", 3, length=80, seed=1)
+    assert first == once
+    assert len({first, *others}) == 3
+
+
+def test_writing_goes_on_with_the_state(writer: Path) -> None:
+    """What was written, given as the prompt, is gone on from in the same way."""
+    predictor = load_predictor(writer)
+    predictor.network.precision = torch.float32  # type: ignore[attr-defined]
+    (whole,) = text_by(predictor, "the cat", length=60, temperature=0.0)
+    (rest,) = text_by(predictor, "the cat" + whole[:30], length=30, temperature=0.0)
+    assert whole[30:] == rest
+    assert text_by(predictor, "the cat", length=60, top_k=1, temperature=2.0) == [whole]
+    assert text_by(predictor, "the cat", length=60, top_p=1e-9, temperature=2.0) == [whole]
+
+
+def test_tokens_are_drawn_as_often_as_they_are_likely() -> None:
+    p = np.array([0.5, 0.3, 0.15, 0.05])
+    scores, draws = np.log(p)[None].repeat(20_000, axis=0), np.random.default_rng(0).random(20_000)
+
+    def shares(**style: Any) -> Any:
+        return np.bincount(choose(scores, draws, Style(**style)), minlength=4) / len(draws)
+
+    assert shares(temperature=1.0) == pytest.approx(p, abs=0.01)
+    assert shares(temperature=0.5) == pytest.approx(p**2 / (p**2).sum(), abs=0.01)
+    assert shares(temperature=1.0, top_k=2) == pytest.approx([5 / 8, 3 / 8, 0, 0], abs=0.01)
+    assert shares(temperature=1.0, top_p=0.79) == pytest.approx([5 / 8, 3 / 8, 0, 0], abs=0.01)
+    assert shares(temperature=1.0, top_p=0.81) == pytest.approx([0.5 / 0.95, 0.3 / 0.95, 0.15 / 0.95, 0], abs=0.01)
+    assert shares(temperature=0.0).tolist() == [1, 0, 0, 0]
+
+
+def test_an_exported_graph_writes_the_same(writer: Path, tmp_path: Path) -> None:
+    assert run("export", "--model_dir", writer, "--output", tmp_path / "model.onnx").status == 0
+    original, exported = load_predictor(writer), load_predictor(tmp_path / "model.onnx")
+    original.network.precision = torch.float32  # type: ignore[attr-defined]
+    assert text_by(original, "dog", 2, length=100) == text_by(exported, "dog", 2, length=100)
+    result = run("predict", "--weights", tmp_path / "model.onnx", "--score", tmp_path / "model.onnx")
+    refused(result, "takes their weights rather than an exported graph")
+
+
+def test_words_are_joined() -> None:
+    processing = Processing(make_params("word"))
+    assert processing.join(["the", "cat", "\n", "it", "sat"], before="dog") == " the cat\nit sat"
+    assert processing.decode(processing.encode("the dog\nbit it")) == "the dog\n\ufffd it"
+    assert processing.unknown_in("the dog bit") == ["bit"]
+
+
+def test_from_the_command_line(writer: Path) -> None:
+    ask: Callable[..., Result] = lambda *words: run("predict", "--model_dir", writer, *words)  # noqa: E731
+    result = ask("--prompt", "the cät", "--length", 40)
+    assert result.status == 0
+    assert result.out.splitlines()[0] == "The network does not know 'ä'."
+    assert result.out.split("\n", 1)[1].startswith("the cät")
+    assert len(result.out.split("\n", 1)[1]) == len("the cät") + 40 + 1
+    several = ask("--prompt", "", "--length", 5, "--samples", 2)
+    assert several.out.startswith("--- 1\n")
+    assert "--- 2\n" in several.out
+
+
+@pytest.mark.parametrize(
+    ("flag", "value", "expected"),
+    [
+        ("--temperature", -1, "0 or more"),
+        ("--temperature", "nan", "0 or more"),
+        ("--length", 0, "at least 1"),
+        ("--top_k", -1, "0 or more"),
+        ("--top_p", 0, "more than 0"),
+        ("--seed", -1, "0 or more"),
+        ("--samples", 0, "at least 1"),
+    ],
+)
+def test_what_cannot_be_written(writer: Path, flag: str, value: Any, expected: str) -> None:
+    result = run("predict", "--model_dir", writer, "--prompt", "a", flag, value)
+    refused(result, flag, f"expected {expected}")
+
+
+def test_other_networks_do_not_write(trained: Path) -> None:
+    for words in (("--prompt", "a"), ("--score", trained / "params.json")):
+        refused(run("predict", "--model_dir", trained, *words), "for language models")
+
+
+def test_what_comes_next_is_shown(writer: Path) -> None:
+    result = run("predict", "--model_dir", writer, "the dog", "--top", 2)
+    assert result.status == 0
+    assert result.out.split()[0] in ("\u2423", *"abcdefghijklmnopqrstuvwxyz,.!")
+    predictor = load_predictor(writer)
+    assert [record["input"] for record in predictor(["the\ndog", ["the", "cat"]])] == ["the\ndog", "the cat"]
+    assert [record.get("error") for record in predictor(["", 3])] == [
+        "no character or word in it",
+        "expected a text, or a list of its words",
+    ]
