@@ -88,7 +88,7 @@ def main() -> None:
     if args.explain:
         predictor = predictor.explaining
     if args.prompt is not None:
-        return write_samples(TASKS[predictor.task], predictor, args)
+        return write_samples(predictor, args)
     if args.score:
         return score(predictor, Path(args.score), args.encoding)
     gc.freeze()  # what is loaded stays, so the garbage collector need not look through it again and again

@@ -97,10 +97,12 @@ class Processing(ABC):
         inputs, outputs: name -> shape and meaning, as in "batch_size x length: numbers of words", of what the network
             takes and of what `answers` of net.py returns. Exported files say so, and call their free axes so. A network
             that takes one tensor takes "inputs".
+        style: of networks that write text, how they may be told to write: a NamedTuple with a default for each field.
         top: how many classes a record lists.
     """
 
     accepts: ClassVar[Literal["images", "texts", "rows"]]
+    style: ClassVar[type[Any] | None] = None
     about: ClassVar[str] = ""
     inputs: ClassVar[Mapping[str, str]] = {}
     outputs: ClassVar[Mapping[str, str]] = {"outputs": "batch_size x num_classes: scores, softmax makes probabilities"}
@@ -154,6 +156,18 @@ class Processing(ABC):
             length: of the first example; the others are at most as long. Longer examples must make every variable
                 dimension larger (of words, also the number of letters). Ignored if all examples have the same size.
         """
+
+    def write(self, network: Any, prompt: str, style: Any, samples: int = 1) -> Iterator[list[str]]:
+        """Go on from `prompt`: at each step, what each sample gets. For networks that have a `style`.
+
+        Args:
+            network: takes and returns arrays, see `Predictor`.
+        """
+        raise NotImplementedError
+
+    def unknown_in(self, prompt: str) -> list[str]:
+        """The parts of a prompt that the network does not know."""
+        return []
 
     def complete(self, example: Example, record: Record) -> Record:
         """The record of an example, with what only the example knows."""

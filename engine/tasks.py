@@ -27,8 +27,6 @@ OPTIONAL_PARTS = {
     "answers": "net",
     "influence": "net",
     "demonstrate": "write",
-    "write": "write",
-    "Style": "write",
     "load_text": "data_loader",
     "Report": "report",
     "write_sample": "sample",

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Mapping
 from typing import Any
 
-from engine.predicting import Predictor
-from engine.tasks import Task
+from engine.predicting import Predictor, Processing
 from utils import UserError, logger
 
 
@@ -23,11 +23,25 @@ def add_writing_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--score", metavar="FILE", help="say how well the network foresees this text (perplexity)")
 
 
-def style_of(task: Task, values: Any) -> Any:
-    """How a text is to be written: the task's `Style`, of flags or of a request. Raises UserError if that cannot be."""
-    if task.optional("write") is None:
-        raise UserError(f"--prompt and --score are for language models; this network is one for {task.name}.")
-    style = task.optional("Style")(**{name: getattr(values, name) for name in task.optional("Style")._fields})
+def style_of(processing: Processing, values: Mapping[str, Any], prefix: str = "") -> Any:
+    """How a text is to be written, as flags or a request say.
+
+    Args:
+        values: some fields of `processing.style`; the others have their defaults.
+        prefix: of the names, in messages.
+
+    Raises:
+        UserError: the network does not write, or a value cannot be.
+    """
+    if processing.style is None:
+        raise UserError("This network does not write; language models do.")
+    style = processing.style(**values)
+    for name, default in processing.style._field_defaults.items():
+        value = getattr(style, name)
+        if isinstance(default, int) and (not isinstance(value, int) or isinstance(value, bool)):
+            raise UserError(f"{prefix}{name} {value!r:.50}: expected an integer.")
+        if not isinstance(value, int | float) or isinstance(value, bool):
+            raise UserError(f"{prefix}{name} {value!r:.50}: expected a number.")
     for name, is_right, expected in (
         ("length", style.length >= 1, "at least 1"),
         ("temperature", 0 <= style.temperature < float("inf"), "0 or more"),
@@ -36,18 +50,20 @@ def style_of(task: Task, values: Any) -> Any:
         ("seed", style.seed >= 0, "0 or more"),
     ):
         if not is_right:
-            raise UserError(f"--{name} {getattr(style, name)}: expected {expected}.")
+            raise UserError(f"{prefix}{name} {getattr(style, name)}: expected {expected}.")
     return style
 
 
-def write_samples(task: Task, predictor: Predictor, args: argparse.Namespace) -> None:
+def write_samples(predictor: Predictor, args: argparse.Namespace) -> None:
     """Print texts that begin with --prompt. A single one appears while it is written. Raises UserError."""
-    style = style_of(task, args)
+    processing = predictor.processing
+    fields = processing.style._fields if processing.style else ()
+    style = style_of(processing, {name: getattr(args, name) for name in fields}, "--")
     if args.samples < 1:
         raise UserError(f"--samples {args.samples}: expected at least 1.")
-    if unknown := predictor.processing.unknown_in(args.prompt):  # type: ignore[attr-defined]
+    if unknown := processing.unknown_in(args.prompt):
         logger.warning("The network does not know %s.", ", ".join(map(repr, unknown[:20])))
-    steps = task.optional("write")(predictor, args.prompt, style, args.samples)
+    steps = processing.write(predictor.network, args.prompt, style, args.samples)
     if args.samples == 1:
         sys.stdout.write(args.prompt)
         for (text,) in steps:

@@ -27,10 +27,11 @@ from starlette.types import Receive, Scope, Send
 from engine.answers import NOT_FINITE, Record
 from serving.batching import Batcher
 from serving.bodies import Bodies
-from serving.description import ERROR, SCHEMAS, describe, describe_predict
+from serving.description import ERROR, SCHEMAS, describe, describe_predict, describe_write
 from serving.inputs import parse
 from serving.limits import BUG, Limits, Refused
 from serving.weights import Weights, follow
+from serving.writing import Writers
 from utils import logger
 
 SMALL = 100_000  # bytes; longer bodies are parsed outside the event loop
@@ -62,7 +63,7 @@ class App(FastAPI):
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
         self.weights, self.limits, self.only_local = weights, limits, only_local
         self.batcher = Batcher(weights.load(), limits, max_batch)
-        self.bodies = Bodies(limits)
+        self.bodies, self.writers = Bodies(limits), Writers(limits)
         self.losses: list[str] = []  # what bugs ended, in words: the server should be started again
         page = PAGE.read_text(encoding="utf-8")
         headers = {"content-security-policy": policy_of(page), "referrer-policy": "no-referrer", **NO_SNIFFING}
@@ -86,6 +87,7 @@ class App(FastAPI):
             return get_swagger_ui_html(openapi_url="openapi.json", title=self.title)
 
         self.add_route("/predict", self.predict, methods=["POST"], include_in_schema=False)
+        self.add_route("/write", self.write, methods=["POST"], include_in_schema=False)
         self.add_exception_handler(HTTPException, self._explain)
         self.add_exception_handler(RequestValidationError, _explain_fields)
         self.add_exception_handler(Exception, _explain_bug)
@@ -121,6 +123,16 @@ class App(FastAPI):
         except ClientDisconnect:
             return refusal(400, "the body is cut off")  # which nobody reads
 
+    async def write(self, request: Request) -> Response:
+        """POST /write."""
+        try:
+            async with self.bodies.read(request) as body:
+                return self.writers.answer(self.batcher.predictor, body)
+        except Refused as error:
+            return refusal(error.status, error.message, {"retry-after": "1"} if error.status == 429 else {})
+        except ClientDisconnect:
+            return refusal(400, "the body is cut off")  # which nobody reads
+
     async def _parse(self, request: Request, body: bytearray) -> tuple[list[Any], bool]:
         content_type, accepts = request.headers.get("content-type", ""), self.batcher.predictor.processing.accepts
         if len(body) <= SMALL:
@@ -136,7 +148,10 @@ class App(FastAPI):
         wrong = {"description": "What was wrong, and what was expected", "content": {"application/json": ERROR}}
         for path in schema["paths"].values():
             path["get"]["responses"]["4XX"] = wrong
-        return {**schema, "paths": {"/predict": predict, **schema["paths"]}, "components": components}
+        paths = {"/predict": predict, **schema["paths"]}
+        if self.batcher.predictor.processing.style:
+            paths["/write"] = {"post": describe_write(self.batcher.predictor)}
+        return {**schema, "paths": paths, "components": components}
 
     async def _explain(self, request: Request, error: Any) -> Response:
         """404 and 405, and whatever else Starlette refuses."""

@@ -26,6 +26,7 @@ def describe(predictor: Predictor, limits: Limits) -> dict[str, Any]:
         "tag_types": sorted({tag[2:] for tag in tags if tag[1:2] == "-"}),
         "columns": processing.describe_columns() if isinstance(processing, RowProcessing) else [],
         "explains": predictor.can_explain,
+        "writes": processing.style._field_defaults if processing.style else {},
     }
     return {
         "task": predictor.task,
@@ -63,6 +64,26 @@ def describe_predict(predictor: Predictor, limits: Limits) -> Schema:
                 "content": {"application/json": answer if status == "200" else ERROR},
             }
             for status, text in statuses.items()
+        },
+    }
+
+
+def describe_write(predictor: Predictor) -> Schema:
+    """POST /write in OpenAPI."""
+    style: Any = predictor.processing.style
+    properties: Schema = {"prompt": {**TEXT, "description": "what the text begins with; may be empty"}}
+    for name, default in style._field_defaults.items():
+        properties[name] = {"type": "integer" if isinstance(default, int) else "number", "default": default}
+    body = {"type": "object", "properties": properties, "required": ["prompt"], "additionalProperties": False}
+    example = {"prompt": "ROMEO:", "length": 500, "temperature": 0.8}
+    return {
+        "summary": "Go on from a beginning",
+        "description": "The answer is text, which arrives while it is written.",
+        "operationId": "write",
+        "requestBody": {"required": True, "content": {"application/json": {"schema": body, "example": example}}},
+        "responses": {
+            "200": {"description": "The text behind the prompt", "content": {"text/plain": {"schema": TEXT}}},
+            "4XX": {"description": "What was wrong, and what was expected", "content": {"application/json": ERROR}},
         },
     }
 

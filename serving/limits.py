@@ -16,6 +16,7 @@ class Limits(NamedTuple):
     waiting: int = 1024  # inputs of all requests that are not answered yet
     pixels: int = 64_000_000  # of a photo; more are refused before they are decoded
     characters: int = 10_000  # of a text, or of all values of a row
+    writers: int = 4  # texts that are being written at a time
     seconds: float = 60  # until a body has arrived
 
 

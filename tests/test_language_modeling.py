@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import itertools
 import json
+import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from starlette.testclient import TestClient
 
 import model.text.plain as plain
 from engine.loaders import Batch, loader_of
@@ -23,10 +25,15 @@ from model.language_modeling.data_loader import Streams
 from model.language_modeling.net import Net, loss_fn
 from model.language_modeling.params import DataParams, Params
 from model.language_modeling.predict import Processing
-from model.language_modeling.write import Style, choose, write
+from model.language_modeling.write import Style, choose
 from model.layers import PAD, UNK
 from predict import load_predictor
+from serving.app import App
+from serving.limits import Limits
+from serving.weights import Weights
+from tests.browser import open_browser
 from tests.conftest import Result, read_json, refused, run, stop_after, train_ok
+from tests.test_serving import in_a_browser, serving_at
 from utils import UserError
 
 TASK = TASKS["language_modeling"]
@@ -334,7 +341,8 @@ def writer(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def text_by(predictor: Any, prompt: str, samples: int = 1, **style: Any) -> list[str]:
-    return ["".join(parts) for parts in zip(*write(predictor, prompt, Style(**style), samples), strict=True)]
+    steps = predictor.processing.write(predictor.network, prompt, Style(**style), samples)
+    return ["".join(parts) for parts in zip(*steps, strict=True)]
 
 
 def test_the_same_seed_writes_the_same(writer: Path) -> None:
@@ -419,8 +427,88 @@ def test_what_cannot_be_written(writer: Path, flag: str, value: Any, expected: s
 
 
 def test_other_networks_do_not_write(trained: Path) -> None:
-    for words in (("--prompt", "a"), ("--score", trained / "params.json")):
-        refused(run("predict", "--model_dir", trained, *words), "for language models")
+    refused(run("predict", "--model_dir", trained, "--prompt", "a"), "does not write; language models do")
+    refused(run("predict", "--model_dir", trained, "--score", trained / "params.json"), "for language models")
+
+
+# --------------------------------------------------------------------------------------------- serving
+
+
+@pytest.fixture(scope="module")
+def client(writer: Path) -> Iterator[TestClient]:
+    app = App(Weights(writer, lambda: load_predictor(writer, top=3)), Limits(characters=2000), 64)
+    with TestClient(app, base_url="http://localhost") as found:
+        yield found
+
+
+def test_the_server_writes(client: TestClient, writer: Path) -> None:
+    answer = client.post("/write", json={"prompt": "the", "length": 50, "seed": 3})
+    assert (answer.status_code, answer.headers["content-type"]) == (200, "text/plain; charset=utf-8")
+    assert [answer.text] == text_by(load_predictor(writer), "the", length=50, seed=3)
+    assert client.get("/model").json()["writes"]["temperature"] == 0.8
+    assert "/write" in client.get("/openapi.json").json()["paths"]
+    assert client.post("/predict", json={"inputs": ["the d"]}).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "problem"),
+    [
+        (b"{", 400, "not JSON"),
+        (b'{"length": 5}', 422, 'Expected JSON such as {"prompt"'),
+        (b'{"prompt": 3}', 422, "Expected JSON"),
+        (b'{"prompt": "a", "heat": 1}', 422, "unknown field heat"),
+        (b'{"prompt": "a", "length": "5"}', 422, "length '5': expected an integer"),
+        (b'{"prompt": "a", "temperature": true}', 422, "temperature True: expected a number"),
+        (b'{"prompt": "a", "temperature": -1}', 422, "temperature -1: expected 0 or more"),
+        (b'{"prompt": "a", "temperature": NaN}', 422, "temperature nan: expected 0 or more"),
+        (b'{"prompt": "a", "length": 2001}', 413, "2,000 characters"),
+        (b'{"prompt": "\\ud800"}', 400, "surrogate"),
+    ],
+)
+def test_requests_that_cannot_be_written(client: TestClient, body: bytes, status: int, problem: str) -> None:
+    answer = client.post("/write", content=body)
+    assert answer.status_code == status
+    assert problem in answer.json()["error"]
+
+
+def test_few_are_written_at_a_time(client: TestClient) -> None:
+    writers: Any = client.app.writers  # type: ignore[attr-defined]
+    writers.count = 4
+    answer = client.post("/write", json={"prompt": "a", "length": 1})
+    assert (answer.status_code, answer.headers["retry-after"]) == (429, "1")
+    writers.count = 0
+    assert client.post("/write", json={"prompt": "a", "length": 1}).status_code == 200
+    assert writers.count == 0
+
+
+def test_other_servers_do_not_write(trained: Path) -> None:
+    app = App(Weights(trained, lambda: load_predictor(trained)), Limits(), 64)
+    with TestClient(app, base_url="http://localhost") as other:
+        answer = other.post("/write", json={"prompt": "a"})
+        assert (answer.status_code, "does not write" in answer.json()["error"]) == (422, True)
+        assert "/write" not in other.get("/openapi.json").json()["paths"]
+
+
+@pytest.mark.slow
+@in_a_browser
+def test_a_person_watches_it_write(writer: Path) -> None:
+    app = App(Weights(writer, lambda: load_predictor(writer)), Limits(), 64)
+    with open_browser() as browser, serving_at(app) as url:
+        browser.open(url)
+        browser.type("textarea", "the dog")
+        browser.run("document.querySelector('input[type=number]').value = 200")
+        browser.run(
+            "const s = document.querySelector('input[type=range]'); s.value = 0; s.dispatchEvent(new Event('input'))"
+        )
+        browser.click("button")
+        assert browser.text(".card .text b") == "the dog"
+        (expected,) = text_by(load_predictor(writer), "the dog", length=200, temperature=0.0)
+        text = "return document.querySelector('.card .text').textContent"
+        end = time.monotonic() + 30
+        while browser.run(text) != "the dog" + expected:
+            assert ("the dog" + expected).startswith(browser.run(text))
+            assert time.monotonic() < end
+        assert browser.complaints() == []
 
 
 def test_what_comes_next_is_shown(writer: Path) -> None:

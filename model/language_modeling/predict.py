@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -15,6 +15,7 @@ from model.text.plain import splitter_of
 from utils import UserError
 
 from .params import Params
+from .write import Style, write
 
 SHOWN = {"\n": "\u23ce", " ": "\u2423", "\t": "\u21e5"}
 
@@ -42,6 +43,8 @@ class Processing(TextProcessing):
         "next_state": "batch_size x num_layers x state_dim: after the last column of tokens; float32",
     }
 
+    style = Style
+
     def __init__(self, params: Params, top: int = 1):
         super().__init__(params, top)
         self.vocabulary = params.vocabulary
@@ -55,6 +58,9 @@ class Processing(TextProcessing):
         """The different tokens of a text that the vocabulary does not have."""
         normalize = self.params.normalize
         return [token for token in dict.fromkeys(self.tokens_of(text)) if normalize(token) not in self.vocabulary]
+
+    def write(self, network: Any, prompt: str, style: Style, samples: int = 1) -> Iterator[list[str]]:
+        return write(self, network, prompt, style, samples)
 
     def decode(self, numbers: Sequence[int]) -> str:
         """The text of some tokens; an unknown one is shown as U+FFFD."""

@@ -32,29 +32,28 @@ class Style(NamedTuple):
     seed: int = 0
 
 
-def write(predictor: Predictor, prompt: str, style: Style, samples: int = 1) -> Iterator[list[str]]:
-    """Go on from `prompt`: for each of `style.length` steps, what each sample gets, as text. The first sample is the
-    same however many there are, but for rounding."""
-    processing: Any = predictor.processing
+def write(processing: Any, network: Any, prompt: str, style: Style, samples: int = 1) -> Iterator[list[str]]:
+    """See `Processing.write`. The first sample is the same however many there are, but for rounding."""
     numbers = processing.encode(prompt) or [PAD]  # the beginning of a text
     draws = np.stack([np.random.default_rng((style.seed, i)).random(style.length) for i in range(samples)])
-    outputs = predictor.network(processing.collate([numbers]))
+    outputs = network(processing.collate([numbers]))
     scores, state = (np.repeat(outputs[name], samples, axis=0) for name in ("scores", "next_state"))
     lengths = np.ones(samples, np.int64)
-    before = [processing.tokens_of(prompt)[-1] if prompt else "\n"] * samples
+    before = [processing.tokens_of(prompt)[-1] if prompt.strip(" ") else "\n"] * samples
     for step in range(style.length):
         chosen = choose(scores[:, UNK + 1 :], draws[:, step], style)
         tokens = [processing.forms[number] for number in chosen.tolist()]
         yield [processing.join([token], old) for token, old in zip(tokens, before, strict=True)]
         before = tokens
         if step < style.length - 1:
-            outputs = predictor.network({"tokens": chosen[:, None] + UNK + 1, "lengths": lengths, "state": state})
+            outputs = network({"tokens": chosen[:, None] + UNK + 1, "lengths": lengths, "state": state})
             scores, state = outputs["scores"], outputs["next_state"]
 
 
 def demonstrate(predictor: Predictor) -> str:
     """A text that shows what the network has learnt."""
-    return "".join(text for (text,) in write(predictor, "\n", Style(DEMONSTRATION))).strip("\n")
+    steps = write(predictor.processing, predictor.network, "\n", Style(DEMONSTRATION))
+    return "".join(text for (text,) in steps).strip("\n")
 
 
 def choose(scores: np.ndarray, draws: np.ndarray, style: Style) -> np.ndarray:
