@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.optim import lr_scheduler
 
-from engine.params import TrainingParams
+from engine.params import TrainingParams, did_you_mean
 from engine.ranking import Goal
-from utils import logger
+from utils import UserError, logger
 
 OPTIMIZERS: dict[str, Any] = {
     "sgd": torch.optim.SGD,
@@ -27,12 +27,20 @@ OPTIMIZERS: dict[str, Any] = {
 
 
 def make_optimizer(net: nn.Module, params: TrainingParams) -> torch.optim.Optimizer:
-    """The optimizer that `params` names, with weight decay on matrices and kernels only."""
-    weights = [p for p in net.parameters() if p.requires_grad]
+    """The optimizer that `params` names, with weight decay on matrices and kernels only.
+
+    Raises:
+        UserError: learning_rate_scale names no parameter.
+    """
+    scales = scales_of(net, params)
     groups = [
-        {"params": [p for p in weights if p.ndim > 1], "weight_decay": params.weight_decay},
-        {"params": [p for p in weights if p.ndim <= 1], "weight_decay": 0.0},
+        {"params": weights, "lr": params.learning_rate * scale, "scale": scale, "weight_decay": decay}
+        for scale in sorted({*scales.values()} - {0.0}, key=lambda scale: (scale != 1, scale))
+        for is_matrix, decay in ((True, params.weight_decay), (False, 0.0))
+        if (weights := [p for p, own in scales.items() if own == scale and (p.ndim > 1) == is_matrix])
     ]
+    if not groups:
+        raise UserError("learning_rate_scale: nothing is left to train.")
     options: dict[str, Any] = {}
     if params.optimizer == "sgd":
         options = {"momentum": params.momentum, "nesterov": params.momentum > 0}
@@ -41,7 +49,43 @@ def make_optimizer(net: nn.Module, params: TrainingParams) -> torch.optim.Optimi
     if params.fused_optimizer and params.optimizer in ("sgd", "adam", "adamw"):
         options["fused"] = True
     make = without_compiler(OPTIMIZERS[params.optimizer])
-    return make([g for g in groups if g["params"]], lr=params.learning_rate, **options)
+    return make(groups, lr=params.learning_rate, **options)
+
+
+def scales_of(net: nn.Module, params: TrainingParams) -> dict[nn.Parameter, float]:
+    """What the learning rate of each parameter is multiplied by: what learning_rate_scale says of the longest name that
+    its own begins with. A parameter that is not to be trained has 0, and no gradient. Raises UserError."""
+    names = [name for name, _ in net.named_parameters()]
+    for prefix in params.learning_rate_scale:
+        if not any(begins_with(name, prefix) for name in names):
+            parts = {".".join(name.split(".")[:count]) for name in names for count in range(1, name.count(".") + 2)}
+            shown = ", ".join(dict.fromkeys(name.split(".")[0] for name in names))
+            raise UserError(
+                f"learning_rate_scale: no parameter begins with {prefix}.{did_you_mean(prefix, sorted(parts))}"
+                f" There are {shown}."
+            )
+    scales = {}
+    for name, parameter in net.named_parameters():
+        found = [prefix for prefix in params.learning_rate_scale if begins_with(name, prefix)]
+        scale = params.learning_rate_scale[max(found, key=len)] if found else 1.0
+        parameter.requires_grad_(parameter.requires_grad and scale > 0)
+        scales[parameter] = scale if parameter.requires_grad else 0.0
+    return scales
+
+
+def begins_with(name: str, prefix: str) -> bool:
+    """Whether a parameter is, or is in, the part of a network that `prefix` names."""
+    return name == prefix or name.startswith(prefix + ".")
+
+
+def freeze(net: nn.Module, optimizer: torch.optim.Optimizer, epoch: int) -> None:
+    """Let what `net.frozen(epoch)` names, if the network has that method, have no gradient in this epoch."""
+    if not hasattr(net, "frozen"):
+        return
+    frozen: list[str] = net.frozen(epoch)  # type: ignore[operator]
+    trained = {parameter for group in optimizer.param_groups for parameter in group["params"]}
+    for name, parameter in net.named_parameters():
+        parameter.requires_grad_(parameter in trained and not any(begins_with(name, prefix) for prefix in frozen))
 
 
 def without_compiler(optimizer: Any) -> Any:
@@ -68,6 +112,12 @@ def clip_gradients(optimizer: torch.optim.Optimizer, max_norm: float) -> Tensor:
     return norm
 
 
+def current_rate(optimizer: torch.optim.Optimizer) -> float:
+    """The learning rate of the next step, before learning_rate_scale."""
+    group = optimizer.param_groups[0]
+    return float(group["lr"]) / group.get("scale", 1.0)
+
+
 class Schedule:
     """The learning rate over a run: torch's scheduler of that name, multiplied by a linear warm-up.
 
@@ -92,7 +142,7 @@ class Schedule:
             self.per_step = [
                 lr_scheduler.OneCycleLR(
                     optimizer,
-                    max_lr=params.learning_rate,
+                    max_lr=[group["lr"] for group in optimizer.param_groups],
                     total_steps=total_steps + 1,  # torch also counts the rate before the first step
                     pct_start=min(1.0, max(warmup_steps or 0.3 * total_steps, 2) / (total_steps + 1)),
                     cycle_momentum=False,
@@ -112,7 +162,7 @@ class Schedule:
             self.plateau = lr_scheduler.ReduceLROnPlateau(optimizer, mode, params.gamma, params.plateau_patience)
 
     def step(self) -> None:
-        self.learning_rate = float(self.optimizer.param_groups[0]["lr"])
+        self.learning_rate = current_rate(self.optimizer)
         for scheduler in self.per_step:
             scheduler.step()
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PrivateAttr, ValidationError
 
 from utils import UserError
 
@@ -46,6 +46,11 @@ class TrainingParams(StrictModel):
         "adam", description="torch.optim's optimizer of that name."
     )
     momentum: float = Field(0.9, ge=0, lt=1, description="Momentum of sgd (Nesterov's) and rmsprop.")
+    learning_rate_scale: dict[str, NonNegativeFloat] = Field(
+        {},
+        description="What learning_rate is multiplied by in parts of the network, by the beginning of their names;"
+        " 0 freezes them.",
+    )
     weight_decay: float = Field(0.0, ge=0, description="Decay of the weights; biases and norms are left alone.")
     clip_grad_norm: float = Field(0.0, ge=0, description="Scale gradients down to this total norm; 0 never does.")
 

@@ -17,7 +17,7 @@ from engine.devices import SharedCores, autocast, choose_precision, get_random_s
 from engine.experiments import Experiment
 from engine.loaders import batches_on
 from engine.metrics import goal_of, totals_of
-from engine.optimizers import Schedule, make_optimizer
+from engine.optimizers import Schedule, current_rate, freeze, make_optimizer
 from engine.ranking import best_epoch
 from engine.records import DEMONSTRATION, Summaries, describe_epoch, gradient_norms, write_results
 from engine.torch_network import predictor_of
@@ -98,6 +98,7 @@ class Run:
             Stopped: a signal came; the run is between two batches.
         """
         self.loader.batch_sampler.set_epoch(self.epoch, self.batches_done)  # type: ignore[union-attr]
+        freeze(self.net, self.optimizer, self.epoch)
         description = f"epoch {self.epoch + 1}/{self.params.num_epochs}"
         self.progress = Progress(self.loader, description, done=self.batches_done)
         self.started = time.perf_counter() - self.seconds
@@ -111,7 +112,7 @@ class Run:
     def check_finite(self, loss: Tensor, gradient_norm: Tensor) -> None:
         """Remember loss and gradient norm, and check them if that is due. Raises Diverged."""
         loss = loss.detach()
-        self.unchecked.append((self.batches_done, self.optimizer.param_groups[0]["lr"], loss, gradient_norm))
+        self.unchecked.append((self.batches_done, current_rate(self.optimizer), loss, gradient_norm))
         if len(self.unchecked) == self.check_every:
             self.check_now()
         if self.optimizer_skips:

@@ -18,6 +18,7 @@ from engine.experiments import Experiment, check_same_data, read_run
 from engine.loaders import fetch_dataloaders
 from engine.locks import LOCK, LOCK_HOLDER, locked
 from engine.metrics import goal_of
+from engine.optimizers import scales_of
 from engine.params import MAY_CHANGE, TrainingParams, differences
 from engine.pictures import draw_curves
 from engine.ranking import Goal, best_epoch
@@ -93,7 +94,7 @@ def open_run(
             else:
                 if start.kind == "from weights":
                     run.save()  # at once: `restore_file` may be in previous/ now
-                logger.info("%s", _summary_of(net, loaders, device))
+                logger.info("%s", _summary_of(net, params, loaders, device))
             del start  # free the checkpoint's memory: the run has taken over what it needs
             size, precision = len(run.loader.dataset), str(run.precision).removeprefix("torch.")  # type: ignore[arg-type]
             logger.info("Training on %d examples, on %s in %s", size, device, precision)
@@ -237,10 +238,12 @@ def _resume(run: Run, checkpoint: dict[str, Any], before: dict[str, Any], now: d
     logger.info("Going on %s (%s).", run.place, checkpoint["path"])
 
 
-def _summary_of(net: nn.Module, loaders: dict[str, DataLoader[Any]], device: torch.device) -> str:
+def _summary_of(
+    net: nn.Module, params: TrainingParams, loaders: dict[str, DataLoader[Any]], device: torch.device
+) -> str:
     loader: Any = loaders["val"]
     inputs, _ = loader.dataset.__getitems__(next(iter(loader.batch_sampler)))
-    return summarize(net, to_device(inputs, device))
+    return summarize(net, to_device(inputs, device), scales_of(net, params))
 
 
 def _finish(model_dir: Path, history: list[dict[str, Any]], best: dict[str, Any], params: TrainingParams) -> None:

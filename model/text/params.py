@@ -60,6 +60,14 @@ class EncoderParams(TrainingParams):
 class TextParams(EncoderParams):
     """The parameters of a task that reads words, each with its characters, in both directions."""
 
+    pretrained_encoder: str = Field(
+        "", description="Experiment, or weights, of a language model to begin from: vectors and layers; none if empty."
+    )
+    freeze_epochs: int = Field(
+        0,
+        ge=0,
+        description="Epochs before what pretrained_encoder gave is trained: one layer an epoch, last first.",
+    )
     word_dropout: float = Field(
         0.0,
         ge=0,

@@ -14,6 +14,7 @@ from model.layers.recurrent import LockedDropout, RecurrentEncoder
 
 from .embeddings import read_embeddings
 from .params import EncoderParams, TextParams
+from .pretrained import load_encoder
 
 
 class TokenNet(nn.Module):
@@ -27,13 +28,25 @@ class TokenNet(nn.Module):
 
     @torch.no_grad()
     def load_pretrained(self) -> None:
-        """Use the vectors of params.pretrained_embeddings for the words that have one. Raises UserError."""
+        """Begin with the vectors of params.pretrained_embeddings, and with what fits of params.pretrained_encoder.
+        Raises UserError."""
         if self.params.pretrained_embeddings:
             vectors = read_embeddings(
                 Path(self.params.pretrained_embeddings), self.params.vocabulary, self.params.embedding_dim
             )
             weight = self.embedding.weight
             weight[list(vectors)] = torch.tensor([*vectors.values()], device=weight.device)
+        if getattr(self.params, "pretrained_encoder", ""):
+            load_encoder(self, self.params, getattr(self.params, "level", "word"), self.params.freeze_epochs > 0)
+
+    def frozen(self, epoch: int) -> list[str]:
+        """The layers that are not trained in an epoch, counted from 0: what pretrained_encoder gave is unfrozen from
+        the last to the first (Howard & Ruder 2018, "Universal language model fine-tuning for text classification",
+        section 3.3)."""
+        if not getattr(self.params, "pretrained_encoder", "") or not self.params.freeze_epochs:
+            return []
+        layers = ["embedding", *(f"encoder.forwards.{i}" for i in range(self.params.num_layers))]
+        return layers[: max(0, len(layers) - max(0, epoch + 1 - self.params.freeze_epochs))]
 
 
 class TextNet(TokenNet):
