@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
 from typing import Any
@@ -183,10 +184,7 @@ def test_layers_are_unfrozen_one_by_one(
     theirs = fetch_checkpoint(model, "best")["state_dict"]
     frozen = [[name for name in layers[1:3] if torch.equal(state[name], theirs[name])] for state in weights]
     assert frozen == [layers[1:3], layers[1:2], [], []]
-    moved = [
-        not torch.equal(a["embedding.weight"], b["embedding.weight"])
-        for a, b in zip(weights, weights[1:], strict=False)
-    ]
+    moved = [not torch.equal(a["embedding.weight"], b["embedding.weight"]) for a, b in itertools.pairwise(weights)]
     assert moved == [False, False, True]
     assert stop_after(20, parts, monkeypatch).status == 143
     train_ok(parts)
