@@ -18,6 +18,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -54,6 +55,28 @@ def write_reviews(folder: Path, count: int) -> None:
             (folder / label / f"{i}.txt").write_text(" ".join(words), encoding="utf-8")
 
 
+def measure(task: str, raw: Path, flags: list[str], params: dict[str, Any], steps: int, rounds: int) -> str:
+    """Build `raw`, start on it, and train for some steps. Returns what that took, in words."""
+    with tempfile.TemporaryDirectory() as temporary:
+        data, model_dir = (Path(temporary) / name for name in ("data", "experiment"))
+        build = [sys.executable, "build_dataset.py", "--task", task, "--data_dir", str(raw), *flags]
+        start = time.perf_counter()
+        subprocess.run([*build, "--output_dir", str(data)], cwd=ROOT, check=True, capture_output=True)
+        seconds = time.perf_counter() - start
+        peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
+        model_dir.mkdir()
+        (model_dir / "params.json").write_text(json.dumps({"task": task, **params}), encoding="utf-8")
+        starts = [first_step(model_dir, data) for _ in range(rounds)]
+        places = ["--model_dir", str(model_dir), "--data_dir", str(data)]
+        command = [sys.executable, "-c", TRAIN, str(steps), *places]
+        output = subprocess.run(command, cwd=ROOT, capture_output=True, encoding="utf-8", check=True).stdout
+    (line,) = [line for line in output.splitlines() if line.startswith("PEAK")]
+    return (
+        f"built in {seconds:.1f} s with {peak:.0f} MB; first step after {statistics.median(starts):.2f} s;"
+        f" {int(line.split()[1]) / 1024:.0f} MB while it trains"
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--counts", nargs="+", type=int, default=[5_000, 50_000], help="reviews (%(default)s)")
@@ -62,26 +85,10 @@ def main() -> None:
     args = parser.parse_args()
     print(describe_hardware())
     for count in args.counts:
-        with tempfile.TemporaryDirectory() as temporary:
-            raw, data, model_dir = (Path(temporary) / name for name in ("raw", "data", "experiment"))
-            write_reviews(raw, count)
-            build = [sys.executable, "build_dataset.py", "--task", "text_classification", "--data_dir", str(raw)]
-            start = time.perf_counter()
-            subprocess.run([*build, "--output_dir", str(data)], cwd=ROOT, check=True, capture_output=True)
-            seconds = time.perf_counter() - start
-            peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
-            model_dir.mkdir()
-            (model_dir / "params.json").write_text(json.dumps({"task": "text_classification"}), encoding="utf-8")
-            starts = [first_step(model_dir, data) for _ in range(args.rounds)]
-            places = ["--model_dir", str(model_dir), "--data_dir", str(data)]
-            command = [sys.executable, "-c", TRAIN, str(args.steps), *places]
-            output = subprocess.run(command, cwd=ROOT, capture_output=True, encoding="utf-8", check=True).stdout
-            (line,) = [line for line in output.splitlines() if line.startswith("PEAK")]
-            print(
-                f"{count:6d} reviews: built in {seconds:.1f} s with {peak:.0f} MB; first step after"
-                f" {statistics.median(starts):.2f} s; {int(line.split()[1]) / 1024:.0f} MB while it trains",
-                flush=True,
-            )
+        with tempfile.TemporaryDirectory() as raw:
+            write_reviews(Path(raw), count)
+            found = measure("text_classification", Path(raw), [], {}, args.steps, args.rounds)
+        print(f"{count:6d} reviews: {found}", flush=True)
 
 
 if __name__ == "__main__":
