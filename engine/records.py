@@ -27,7 +27,7 @@ DEMONSTRATION = "demonstration.txt"  # what the best weights have learnt, of a t
 # what `keep_previous` moves away when a new run begins
 OUTPUTS = (
     *("*.log", "*.jsonl", "run.json", "*.png", "*_weights", "*_summaries", "metrics_*.json", "predictions_*"),
-    *("mistakes*", DEMONSTRATION),
+    *("mistakes*", "vectors.txt", DEMONSTRATION),
 )
 
 

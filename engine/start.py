@@ -105,6 +105,9 @@ def open_run(
                 logger.info("Saved %s. To go on: %s", run.place, command_line("train.py", "--model_dir", model_dir))
                 raise
             run.summaries.close()
+            if finish := task.optional("finish"):
+                restore_weights(net, fetch_checkpoint(model_dir, "best"))
+                finish(net, params, model_dir)
             _finish(model_dir, run.history, run.best(), params)
 
 

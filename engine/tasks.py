@@ -27,6 +27,7 @@ OPTIONAL_PARTS = {
     "answers": "net",
     "influence": "net",
     "demonstrate": "write",
+    "finish": "write",
     "load_text": "data_loader",
     "Report": "report",
     "write_sample": "sample",

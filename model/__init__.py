@@ -9,6 +9,7 @@ TASKS = Tasks(
         "sequence_tagging",
         "text_classification",
         "language_modeling",
+        "word_embeddings",
         "tabular_prediction",
     ],
 )

@@ -238,7 +238,9 @@ def words_of(name: str, data: Path, split: str) -> tuple[list[str], Options]:
     folder, accepts = data / split, TASKS[name].Processing.accepts
     if accepts == "texts":
         if (folder / "tokens.bin").exists():
-            return text_of(data, split).split("\n")[:-1], Options()
+            if TASKS[name].optional("load_text"):
+                return text_of(data, split).split("\n")[:-1], Options()
+            return (data / "tokens.txt").read_text().split(), Options()
         if (folder / "sentences.txt").exists():
             return [], Options(file=str(folder / "sentences.txt"), tokenized=True)
         return [], Options(

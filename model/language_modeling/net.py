@@ -35,7 +35,7 @@ class Net(TokenNet):
             dropout=params.dropout_rate,
             recurrent_dropout=params.recurrent_dropout,
         )
-        self.output_dropout = LockedDropout(params.dropout_rate)
+        self.dropout, self.output_dropout = (LockedDropout(params.dropout_rate) for _ in range(2))
         num_tokens, dim = self.embedding.weight.shape
         self.project = nn.Linear(params.lstm_hidden_dim, dim) if params.tied_weights else None
         self.fc = nn.Linear(dim if params.tied_weights else params.lstm_hidden_dim, num_tokens)

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 
-class EncoderParams(TrainingParams):
-    """How tokens become vectors, and the recurrent layers that read them. A text task's `Params` extends it."""
+class VectorParams(TrainingParams):
+    """How tokens become vectors. A text task's `Params` extends it."""
 
     embedding_dim: int = Field(50, ge=1, description="Size of a word's vector.")
     pretrained_embeddings: str = Field(
@@ -29,15 +29,6 @@ class EncoderParams(TrainingParams):
     lowercase_words: bool = Field(False, description="Look up words in lower case; their characters stay as they are.")
     fold_digits: bool = Field(
         False, description="Look up words with every digit as 0; their characters stay as they are."
-    )
-    rnn: Literal["lstm", "gru", "rnn"] = Field("lstm", description="What reads the text.")
-    lstm_hidden_dim: int = Field(50, ge=1, description="Size of its state, in each direction.")
-    num_layers: int = Field(1, ge=1, description="Recurrent layers, one on top of the other.")
-    dropout_rate: float = Field(
-        0.0, ge=0, lt=1, description="Probability of dropping a feature before, between and after layers."
-    )
-    recurrent_dropout: float = Field(
-        0.0, ge=0, lt=1, description="Probability of dropping a unit of the state between two words."
     )
 
     def normalize(self, word: str) -> str:
@@ -55,6 +46,20 @@ class EncoderParams(TrainingParams):
         """Number of each token, in the form in which it is looked up."""
         forms = dict.fromkeys(map(self.normalize, self.tokens))
         return {form: number for number, form in enumerate(forms, start=UNK + 1)}
+
+
+class EncoderParams(VectorParams):
+    """The recurrent layers that read the vectors."""
+
+    rnn: Literal["lstm", "gru", "rnn"] = Field("lstm", description="What reads the text.")
+    lstm_hidden_dim: int = Field(50, ge=1, description="Size of its state, in each direction.")
+    num_layers: int = Field(1, ge=1, description="Recurrent layers, one on top of the other.")
+    dropout_rate: float = Field(
+        0.0, ge=0, lt=1, description="Probability of dropping a feature before, between and after layers."
+    )
+    recurrent_dropout: float = Field(
+        0.0, ge=0, lt=1, description="Probability of dropping a unit of the state between two words."
+    )
 
 
 class TextParams(EncoderParams):

@@ -17,7 +17,7 @@ from model.layers import UNK
 from utils import UserError
 
 from .files import LONGEST_LINE, check_text, most_frequent, open_text, write_lines
-from .params import EncoderParams, TokenDataParams
+from .params import TokenDataParams, VectorParams
 from .tokenizer import Tokenizer
 
 logger = logging.getLogger(__name__)
@@ -216,7 +216,7 @@ def map_tokens(path: Path, num_tokens: int, size: int | None) -> np.ndarray:
     return tokens
 
 
-def numbers_of(tokens: Sequence[str], params: EncoderParams) -> np.ndarray:
+def numbers_of(tokens: Sequence[str], params: VectorParams) -> np.ndarray:
     """The number in the vocabulary of each token, and behind them that of unknown ones."""
     vocabulary = params.vocabulary
     return np.array([*(vocabulary.get(params.normalize(token), UNK) for token in tokens), UNK])

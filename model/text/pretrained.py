@@ -13,7 +13,7 @@ from engine.checkpoints import fetch_checkpoint, load_checkpoint
 from model.layers import UNK
 from utils import UserError
 
-from .params import EncoderParams
+from .params import VectorParams
 
 logger = logging.getLogger(__name__)
 
@@ -68,13 +68,13 @@ def load_encoder(net: nn.Module, params: Any, level: str, must_fit: bool) -> Non
 
 
 def take_vectors(
-    net: Any, params: EncoderParams, source: dict[str, Any], tokens: list[str], vectors: torch.Tensor, level: str
+    net: Any, params: VectorParams, source: dict[str, Any], tokens: list[str], vectors: torch.Tensor, level: str
 ) -> tuple[dict[str, str], dict[str, str]]:
     """Copy the vectors of the tokens that both vocabularies have. Returns what was taken, and what was not."""
     weight = net.embedding.weight
     if vectors.shape[1] != weight.shape[1]:
         return {}, {"embedding": f"vectors of {vectors.shape[1]} there, of {weight.shape[1]} here"}
-    normalize = EncoderParams.model_construct(**source).normalize
+    normalize = VectorParams.model_construct(**source).normalize
     rows = {form: row for row, form in enumerate(dict.fromkeys(map(normalize, tokens)), start=UNK + 1)}
     both = [(number, rows[form]) for form, number in params.vocabulary.items() if form in rows]
     if not both:

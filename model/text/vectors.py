@@ -13,18 +13,17 @@ from model.layers.characters import CharCNN, CharRNN
 from model.layers.recurrent import LockedDropout, RecurrentEncoder
 
 from .embeddings import read_embeddings
-from .params import EncoderParams, TextParams
+from .params import TextParams, VectorParams
 from .pretrained import load_encoder
 
 
 class TokenNet(nn.Module):
     """Turns tokens into vectors. The `Net` of a task that reads text extends it."""
 
-    def __init__(self, params: EncoderParams):
+    def __init__(self, params: VectorParams):
         super().__init__()
         self.params: Any = params
         self.embedding = nn.Embedding(len(params.vocabulary) + UNK + 1, params.embedding_dim, padding_idx=PAD)
-        self.dropout = LockedDropout(params.dropout_rate)
 
     @torch.no_grad()
     def load_pretrained(self) -> None:
@@ -58,6 +57,7 @@ class TextNet(TokenNet):
 
     def __init__(self, params: TextParams):
         super().__init__(params)
+        self.dropout = LockedDropout(params.dropout_rate)
         self.word_dim = params.embedding_dim
         self.chars: CharCNN | CharRNN | None = None
         if params.char_features != "none":
