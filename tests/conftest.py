@@ -19,17 +19,16 @@ from typing import Any, NamedTuple
 # and threads that wait in a spin take the core from whoever is tested beside them.
 os.environ.update(OMP_NUM_THREADS="1", GOMP_SPINCOUNT="10000")
 
-import numpy as np
 import pytest
 import torch
 from hypothesis import settings
-from PIL import Image
 
 import engine.run as engine_run
 import evaluate
 from engine.checkpoints import list_checkpoints
 from engine.commands import run_command
 from model.sequence_tagging.sample import write_sentences
+from tests.photos import draw_photos
 
 # Whoever starts the tests with & in a script, or with nohup, has them ignore signals that they test.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -89,25 +88,6 @@ def train_ok(model_dir: Path, *flags: Any) -> str:
     result = run("train", "--model_dir", model_dir, *flags)
     assert result.status == 0, result.err
     return result.out
-
-
-def draw_photo(path: Path, number: int, size: tuple[int, int] = (24, 24), **options: Any) -> None:
-    """A photo of class `number`: a bright square whose place says which, in noise that its path decides."""
-    rng = np.random.default_rng(list(path.name.encode()))
-    pixels = rng.integers(0, 90, (size[1], size[0], 3), dtype=np.uint8)
-    step = size[0] // 4
-    pixels[step : 2 * step, number * step : (number + 1) * step] = 230
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(pixels).save(path, **options)
-
-
-def draw_photos(folder: Path, train: int = 20, test: int = 5, classes: int = 3) -> Path:
-    """Raw photos in the layout of SIGNS."""
-    for split, count in (("train", train), ("test", test)):
-        for number in range(classes):
-            for i in range(count):
-                draw_photo(folder / f"{split}_signs" / f"{number}_IMG_{split}{i}.jpg", number)
-    return folder
 
 
 def write_params(folder: Path, **params: Any) -> Path:

@@ -445,3 +445,13 @@ def test_a_metric_may_return_a_tensor() -> None:
     totals = Totals({"batches": metric})
     totals.add(torch.zeros(2), torch.zeros(2), torch.tensor(1.0))
     assert json.dumps(totals.compute()) == '{"loss": 1.0, "batches": 1.0}'
+
+
+def test_benchmarks_leave_the_environment_alone() -> None:
+    """The tests run networks on one thread, which processes inherit. Benchmarks measure what a user has."""
+    names = [f"benchmarks.{path.stem}" for path in (ROOT / "benchmarks").glob("*.py")]
+    code = f"import os\nbefore = {{**os.environ}}\nimport {', '.join(names)}\nassert os.environ == before"
+    environment = {
+        name: value for name, value in os.environ.items() if name not in ("OMP_NUM_THREADS", "GOMP_SPINCOUNT")
+    }
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, check=True)
