@@ -28,7 +28,7 @@ from typing import Any
 from benchmarks.hardware import describe_hardware
 from engine.checkpoints import list_checkpoints, load_checkpoint, load_newest, position
 from engine.devices import choose_device
-from tests.conftest import timeless
+from tests.helpers import timeless
 from utils import UserError
 
 ROOT = Path(__file__).parent.parent

@@ -117,7 +117,7 @@ def main() -> None:
                 folder = Path(temporary) / task
                 folder.mkdir()
                 write = write_trees if task == "text_classification" else write_tagged
-                texts = write(source, folder / "raw", args.labelled)  # type: ignore[operator]
+                texts = write(source, folder / "raw", args.labelled)
                 compare(task, texts, folder / "raw", folder, args.seeds)
 
 

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from benchmarks.hardware import describe_hardware
-from tests.photos import draw_photo
+from tests.helpers import draw_photo
 
 ROOT = Path(__file__).parent.parent
 

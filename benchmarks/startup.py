@@ -23,7 +23,7 @@ import numpy as np
 from PIL import Image
 
 from benchmarks.hardware import describe_hardware
-from tests.photos import draw_photos
+from tests.helpers import draw_photos
 
 ROOT = Path(__file__).parent.parent
 

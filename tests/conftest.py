@@ -28,7 +28,7 @@ import evaluate
 from engine.checkpoints import list_checkpoints
 from engine.commands import run_command
 from model.sequence_tagging.sample import write_sentences
-from tests.photos import draw_photos
+from tests.helpers import draw_photos, timeless
 
 # Whoever starts the tests with & in a script, or with nohup, has them ignore signals that they test.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -103,16 +103,6 @@ def read_json(path: Path) -> Any:
 def last_checkpoint(model_dir: Path, which: str = "last") -> dict[str, Any]:
     path = list_checkpoints(model_dir / f"{which}_weights")[-1]
     return torch.load(path, weights_only=True)
-
-
-def timeless(value: Any) -> Any:
-    """A checkpoint, or a part of one, without what no two runs share: how long they took, and where they lie."""
-    if isinstance(value, dict):
-        different = ("seconds", "examples_per_second", "num_workers", "checkpoint_minutes", "path")
-        return {name: timeless(part) for name, part in value.items() if name not in different}
-    if isinstance(value, list | tuple):
-        return [timeless(part) for part in value]
-    return value.numpy().tobytes() if isinstance(value, torch.Tensor) else value
 
 
 def assert_same_weights(first: Path, second: Path) -> None:

@@ -17,7 +17,8 @@ from engine.building import replace_folder
 from engine.images import open_rgb
 from model.image_classification.dataset import Photo, split_photos
 from model.image_classification.sample import SIZES, write_sample
-from tests.conftest import ROOT, draw_photo, draw_photos, read_json, refused, run
+from tests.conftest import ROOT, read_json, refused, run
+from tests.helpers import draw_photo, draw_photos
 
 
 def build(data_dir: Path, output_dir: Path, *flags: str) -> None:

@@ -14,7 +14,8 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import NOT_UTF8, ROOT, SMALL, SMALL_TAGGER, draw_photo, read_json, run, train_ok, write_params
+from tests.conftest import NOT_UTF8, ROOT, SMALL, SMALL_TAGGER, read_json, run, train_ok, write_params
+from tests.helpers import draw_photo
 
 NO_UTF8 = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
 

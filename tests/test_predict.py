@@ -28,7 +28,8 @@ from engine.predicting import Processing
 from engine.rows import read_rows
 from model.text.tokenizer import Tokenizer
 from predict import load_predictor
-from tests.conftest import NOT_UTF8, ROOT, Result, draw_photo, draw_photos, refused, run, train_ok
+from tests.conftest import NOT_UTF8, ROOT, Result, refused, run, train_ok
+from tests.helpers import draw_photo, draw_photos
 from utils import UserError
 
 

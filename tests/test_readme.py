@@ -16,7 +16,8 @@ from typing import Any
 import pytest
 
 from model import TASKS
-from tests.conftest import ROOT, draw_photo, draw_photos, run
+from tests.conftest import ROOT, run
+from tests.helpers import draw_photo, draw_photos
 from tests.test_every_task import make_small
 
 README = (ROOT / "README.md").read_text()
@@ -25,7 +26,9 @@ CRITICS = (("fine", "good"), ("dull", "bad"))
 SMALLER = {  # networks, by task
     "image_classification": {"num_channels": 4},
     "sequence_tagging": {"lstm_hidden_dim": 4},
-    "text_classification": {"lstm_hidden_dim": 4},
+    "text_classification": {},
+    "language_modeling": {},
+    "word_embeddings": {"embedding_dim": 8},
     "tabular_prediction": {},
 }
 
@@ -64,6 +67,8 @@ def project(tmp_path: Path) -> Path:
     houses = "".join(f"{1000 * i + 500},{i},{'Kent' if i % 2 else ''}\n" for i in range(50))
     reviews = "".join(f"A {word} film {i}.,{label}\n" for i in range(20) for word, label in CRITICS)
     (project / "reviews.csv").write_text("text,label\n" + reviews)
+    (project / "plays.txt").write_text("ROMEO: A fine film.\nthe king and the queen, the man and the woman\n" * 60)
+    (project / "other.txt").write_text("The king of the play.\n")
     (project / "names.csv").write_text("".join(f"Ada{i},Czech\nBo{i},Dutch\n" for i in range(20)))
     (project / "trees").mkdir()
     for split in ("train", "dev", "test"):

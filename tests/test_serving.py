@@ -48,7 +48,8 @@ from serving.limits import Limits, Refused
 from serving.server import Server
 from serving.weights import Weights
 from tests.browser import MISSING, open_browser
-from tests.conftest import ROOT, draw_photo, refused, run, write_params
+from tests.conftest import ROOT, refused, run, write_params
+from tests.helpers import draw_photo
 from utils import UserError
 
 

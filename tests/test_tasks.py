@@ -16,7 +16,8 @@ import pytest
 from engine.experiments import task_of
 from engine.params import JsonFile
 from model import TASKS
-from tests.conftest import ROOT, draw_photos, write_params
+from tests.conftest import ROOT, write_params
+from tests.helpers import draw_photos
 
 
 @pytest.fixture

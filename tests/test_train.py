@@ -29,7 +29,6 @@ from model import TASKS
 from tests.conftest import (
     ROOT,
     assert_same_weights,
-    draw_photo,
     last_checkpoint,
     read_json,
     refused,
@@ -39,6 +38,7 @@ from tests.conftest import (
     train_ok,
     write_params,
 )
+from tests.helpers import draw_photo
 
 Experiment = Callable[..., Path]
 

@@ -47,9 +47,7 @@ class Net(TokenNet):
             "logits", batch_size x num_tokens; or "similarities", batch_size x num_tokens cosines.
         """
         if "query" in inputs:
-            vectors = F.normalize(self.embedding.weight, dim=1)
-            query = (vectors[inputs["query"]] * inputs["signs"].unsqueeze(2)).sum(dim=1)  # batch_size x embedding_dim
-            return {"similarities": F.normalize(query, dim=1).float() @ vectors.float().T}
+            return {"similarities": self.similarities(inputs["query"], inputs["signs"])}
         context = inputs["context"]
         if self.params.net == "skipgram":
             x = self.embedding(inputs["words"])  # batch_size x embedding_dim
@@ -65,6 +63,13 @@ class Net(TokenNet):
         scores = scores.view(targets.shape).float()
         is_true = inputs["negatives"] == true.unsqueeze(2)  # drawn by chance, which does not count
         return {"scores": torch.cat([scores[..., :1], scores[..., 1:].masked_fill(is_true, -torch.inf)], dim=2)}
+
+    def similarities(self, query: Tensor, signs: Tensor) -> Tensor:
+        """batch_size x num_tokens: the cosine of each word's vector with the sum of the query's directions."""
+        with torch.autocast(signs.device.type, enabled=False):  # neighbours differ by less than bfloat16 can say
+            directions = F.normalize(self.embedding.weight, dim=1)
+            asked = (directions[query] * signs.unsqueeze(2)).sum(dim=1)  # batch_size x embedding_dim
+            return F.normalize(asked, dim=1) @ directions.T
 
 
 def loss_fn(outputs: dict[str, Tensor], labels: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ class Params(VectorParams):
     """The hyperparameters of word vectors. The defaults are CBOW with negative sampling."""
 
     data_dir: str = Field("data/words", description="The built data set; --data_dir overrides it.")
+    learning_rate: float = Field(5e-3, gt=0, description="Step size of the optimizer; the peak, under a scheduler.")
     batch_size: int = Field(2048, ge=1, description="Words per optimizer step.")
     embedding_dim: int = Field(100, ge=1, description="Size of a word's vector.")
     monitor: Literal["loss"] = Field("loss", description="What chooses the best weights, on val.")

@@ -1,4 +1,4 @@
-"""Photos for tests and benchmarks."""
+"""What tests and benchmarks share."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from PIL import Image
 
 
@@ -26,3 +27,13 @@ def draw_photos(folder: Path, train: int = 20, test: int = 5, classes: int = 3) 
             for i in range(count):
                 draw_photo(folder / f"{split}_signs" / f"{number}_IMG_{split}{i}.jpg", number)
     return folder
+
+
+def timeless(value: Any) -> Any:
+    """A checkpoint, or a part of one, without what no two runs share: how long they took, and where they lie."""
+    if isinstance(value, dict):
+        different = ("seconds", "examples_per_second", "num_workers", "checkpoint_minutes", "path")
+        return {name: timeless(part) for name, part in value.items() if name not in different}
+    if isinstance(value, list | tuple):
+        return [timeless(part) for part in value]
+    return value.numpy().tobytes() if isinstance(value, torch.Tensor) else value
