@@ -19,6 +19,7 @@ from benchmarks.paired import bare_way, measure, print_speeds, train_way
 from engine.devices import choose_device
 from engine.experiments import load_experiment
 from engine.loaders import fetch_dataloaders
+from engine.writing import Style
 from model import TASKS
 from predict import load_predictor
 
@@ -35,7 +36,7 @@ def main() -> None:
     print(describe_hardware(device))
     predictor = load_predictor(args.model_dir, "cpu")
     processing = predictor.processing
-    style = processing.style(length=args.length)  # type: ignore[misc]
+    style = Style(args.length)
     for samples in (1, args.samples):
         speeds = []
         for _ in range(args.rounds):

@@ -162,6 +162,14 @@ def save_dataset_params(task: Task, folder: Path, values: Mapping[str, Any]) -> 
     save_json(complete, folder / "dataset_params.json")
 
 
+def digest_of(path: Path) -> str:
+    """The SHA-256 of a file of any size. Raises UserError when it cannot be read."""
+    digest = hashlib.sha256()
+    for block in read_blocks(path):
+        digest.update(block)
+    return digest.hexdigest()
+
+
 def read_blocks(path: Path) -> Iterator[bytes]:
     """The content of a file, a part of it in memory at a time. Raises UserError when it cannot be read."""
     try:

@@ -6,6 +6,7 @@ precision cannot be averaged over batches at all.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -47,6 +48,14 @@ class OfLoss:
 
     compute: Callable[[float], float]
     goal: Goal = "minimize"
+
+
+PERPLEXITY = OfLoss(lambda loss: math.exp(min(loss, 100.0)))  # of a loss in nats
+
+
+def count_labels(labels: Tensor) -> Tensor:
+    """How many labels are not padding (below 0), for a task's `num_items`."""
+    return (labels >= 0).sum()
 
 
 def metrics_of(task: Task, params: Any) -> dict[str, Metric | OfLoss]:

@@ -97,12 +97,12 @@ class Processing(ABC):
         inputs, outputs: name -> shape and meaning, as in "batch_size x length: numbers of words", of what the network
             takes and of what `answers` of net.py returns. Exported files say so, and call their free axes so. A network
             that takes one tensor takes "inputs".
-        style: of networks that write text, how they may be told to write: a NamedTuple with a default for each field.
+        writes: whether the network can write text, see `write`.
         top: how many classes a record lists.
     """
 
     accepts: ClassVar[Literal["images", "texts", "rows"]]
-    style: ClassVar[type[Any] | None] = None
+    writes: ClassVar[bool] = False
     about: ClassVar[str] = ""
     inputs: ClassVar[Mapping[str, str]] = {}
     outputs: ClassVar[Mapping[str, str]] = {"outputs": "batch_size x num_classes: scores, softmax makes probabilities"}
@@ -158,10 +158,11 @@ class Processing(ABC):
         """
 
     def write(self, network: Any, prompt: str, style: Any, samples: int = 1) -> Iterator[list[str]]:
-        """Go on from `prompt`: at each step, what each sample gets. For networks that have a `style`.
+        """Go on from `prompt`: at each step, what each sample gets.
 
         Args:
             network: takes and returns arrays, see `Predictor`.
+            style: an `engine.writing.Style`.
         """
         raise NotImplementedError
 

@@ -26,7 +26,8 @@ from engine.records import DEMONSTRATION, describe_run, keep_previous, recorded,
 from engine.run import Run, digests_of, is_finished
 from engine.signals import Stopped, stop
 from engine.summary import summarize
-from utils import UserError, check_writable, logger, save_json, set_logger
+from engine.torch_network import predictor_of
+from utils import UserError, check_writable, logger, save_json, set_logger, write_atomically
 
 
 class Start(NamedTuple):
@@ -105,10 +106,7 @@ def open_run(
                 logger.info("Saved %s. To go on: %s", run.place, command_line("train.py", "--model_dir", model_dir))
                 raise
             run.summaries.close()
-            if finish := task.optional("finish"):
-                restore_weights(net, fetch_checkpoint(model_dir, "best"))
-                finish(net, params, model_dir)
-            _finish(model_dir, run.history, run.best(), params)
+            _finish(experiment, run.history, run.best())
 
 
 @contextlib.contextmanager
@@ -249,11 +247,21 @@ def _summary_of(
     return summarize(net, to_device(inputs, device), scales_of(net, params))
 
 
-def _finish(model_dir: Path, history: list[dict[str, Any]], best: dict[str, Any], params: TrainingParams) -> None:
+def _finish(experiment: Experiment, history: list[dict[str, Any]], best: dict[str, Any]) -> None:
+    """Draw the curves, write what the task leaves of the best weights, and say what comes next."""
+    task, params, model_dir, _ = experiment
     draw_curves(history, best["epoch"], model_dir / "curves.png")
     logger.info("Best: %s %.4f on val, after epoch %d", params.monitor, best["val"][params.monitor], best["epoch"])
-    with contextlib.suppress(FileNotFoundError):  # few tasks have one
-        logger.info("What it has learnt:\n\n%s", (model_dir / DEMONSTRATION).read_text(encoding="utf-8"))
+    demonstrate, finish = task.optional("demonstrate"), task.optional("finish")
+    if demonstrate or finish:
+        net = task.Net(params)
+        restore_weights(net, fetch_checkpoint(model_dir, "best"))
+        if finish:
+            finish(net, params, model_dir)
+        if demonstrate:
+            text = demonstrate(predictor_of(task, params, net))
+            write_atomically(model_dir / DEMONSTRATION, text + "\n")
+            logger.info("What it has learnt:\n\n%s\n", text)
     logger.info("On test: %s", command_line("evaluate.py", "--model_dir", model_dir))
 
 
@@ -267,7 +275,7 @@ def _say_finished(
         best = best_epoch(history, params.monitor, goal)
         with recorded(model_dir, now):
             write_results(model_dir, history, best)
-            _finish(model_dir, history, best, params)
+            _finish(experiment, history, best)
     more = "--restore_file last, since its schedule has ended" if is_stretched(params) else "raise num_epochs"
     logger.info(
         "%s: finished, %d epochs on %s. To start again: --restart. To train on: %s.",

@@ -29,7 +29,7 @@ from serving.batching import Batcher
 from serving.bodies import Bodies
 from serving.description import ERROR, SCHEMAS, describe, describe_predict, describe_write
 from serving.inputs import parse
-from serving.limits import BUG, Limits, Refused
+from serving.limits import BUG, NO_SNIFFING, Limits, Refused
 from serving.weights import Weights, follow
 from serving.writing import Writers
 from utils import logger
@@ -125,6 +125,9 @@ class App(FastAPI):
 
     async def write(self, request: Request) -> Response:
         """POST /write."""
+        kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+        if kind != "application/json":  # which a page of another server cannot send without being asked
+            return refusal(415, f"Content-Type: expected application/json, got {kind[:100] or 'none'}")
         try:
             async with self.bodies.read(request) as body:
                 return self.writers.answer(self.batcher.predictor, body)
@@ -149,8 +152,8 @@ class App(FastAPI):
         for path in schema["paths"].values():
             path["get"]["responses"]["4XX"] = wrong
         paths = {"/predict": predict, **schema["paths"]}
-        if self.batcher.predictor.processing.style:
-            paths["/write"] = {"post": describe_write(self.batcher.predictor)}
+        if self.batcher.predictor.processing.writes:
+            paths["/write"] = {"post": describe_write()}
         return {**schema, "paths": paths, "components": components}
 
     async def _explain(self, request: Request, error: Any) -> Response:
@@ -202,8 +205,6 @@ async def _lifespan(app: Any) -> AsyncIterator[None]:
 
 
 # ------------------------------------------------------------------------------------------- responses
-
-NO_SNIFFING = {"x-content-type-options": "nosniff"}
 
 
 def as_response(records: list[Record]) -> Response:

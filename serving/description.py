@@ -7,6 +7,7 @@ from typing import Any
 
 from engine.predicting import Predictor
 from engine.rows import RowProcessing
+from engine.writing import Style
 from serving.inputs import EXPECTED, FIELD, FORMATS
 from serving.limits import Limits
 
@@ -26,7 +27,7 @@ def describe(predictor: Predictor, limits: Limits) -> dict[str, Any]:
         "tag_types": sorted({tag[2:] for tag in tags if tag[1:2] == "-"}),
         "columns": processing.describe_columns() if isinstance(processing, RowProcessing) else [],
         "explains": predictor.can_explain,
-        "writes": processing.style._field_defaults if processing.style else {},
+        "writes": Style._field_defaults if processing.writes else {},
     }
     return {
         "task": predictor.task,
@@ -68,11 +69,10 @@ def describe_predict(predictor: Predictor, limits: Limits) -> Schema:
     }
 
 
-def describe_write(predictor: Predictor) -> Schema:
+def describe_write() -> Schema:
     """POST /write in OpenAPI."""
-    style: Any = predictor.processing.style
     properties: Schema = {"prompt": {**TEXT, "description": "what the text begins with; may be empty"}}
-    for name, default in style._field_defaults.items():
+    for name, default in Style._field_defaults.items():
         properties[name] = {"type": "integer" if isinstance(default, int) else "number", "default": default}
     body = {"type": "object", "properties": properties, "required": ["prompt"], "additionalProperties": False}
     example = {"prompt": "ROMEO:", "length": 500, "temperature": 0.8}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+NO_SNIFFING = {"x-content-type-options": "nosniff"}
 BUG = "a bug in the server; its log says more"  # the error of what is not the client's fault
 
 

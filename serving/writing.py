@@ -5,21 +5,23 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator
-from typing import Any
 
 from starlette.responses import StreamingResponse
+from starlette.types import Receive, Scope, Send
 
+from engine.answers import is_unicode
 from engine.predicting import Predictor
-from engine.writing import style_of
-from serving.limits import Limits, Refused
+from engine.writing import DOES_NOT_WRITE, Style, check_style
+from serving.limits import NO_SNIFFING, Limits, Refused
 from utils import UserError
 
 EXPECTED = 'Expected JSON such as {"prompt": "ROMEO:", "length": 500, "temperature": 0.8}.'
+MOST_BYTES = 2**20  # of a request
 PAUSE = 0.03  # seconds between two parts that are sent
 
 
 class Writers:
-    """Those who write at the moment, each in a thread of its own."""
+    """Those who write at the moment. The parts of a text are computed in threads of a pool."""
 
     def __init__(self, limits: Limits):
         self.limits, self.count = limits, 0
@@ -29,40 +31,54 @@ class Writers:
         prompt, style = self.parse(predictor, body)
         if self.count >= self.limits.writers:
             raise Refused(429, f"{self.count} texts are being written; try again in a second")
-        return StreamingResponse(self.write(predictor, prompt, style), media_type="text/plain; charset=utf-8")
+        self.count += 1
+        return Written(write(predictor, prompt, style), self)
 
-    def parse(self, predictor: Predictor, body: bytes | bytearray) -> tuple[str, Any]:
+    def parse(self, predictor: Predictor, body: bytes | bytearray) -> tuple[str, Style]:
         """The beginning, and how to go on. Raises Refused."""
+        if not predictor.processing.writes:
+            raise Refused(422, DOES_NOT_WRITE)
+        if len(body) > MOST_BYTES:
+            raise Refused(413, f"more than {MOST_BYTES:,} bytes")
         try:
             values = json.loads(body)
         except (ValueError, RecursionError):
             raise Refused(400, f"not JSON. {EXPECTED}") from None
         if not isinstance(values, dict) or not isinstance(prompt := values.pop("prompt", None), str):
             raise Refused(422, EXPECTED)
-        style: Any = predictor.processing.style
-        if unknown := sorted(values.keys() - set(style._fields if style else ())):
+        if unknown := sorted(values.keys() - {*Style._fields}):
             raise Refused(422, f"unknown field {unknown[0]:.100}. {EXPECTED}")
+        if not is_unicode(prompt):
+            raise Refused(400, r"a \u escape that is half a surrogate pair. Send both, or UTF-8.")
         try:
-            prompt.encode()
-            style = style_of(predictor.processing, values)
-        except UnicodeEncodeError:
-            raise Refused(400, r"a \u escape that is half a surrogate pair. Send both, or UTF-8.") from None
+            style = check_style(values)
         except UserError as error:
             raise Refused(422, str(error)) from None
         if max(style.length, len(prompt)) > self.limits.characters:
             raise Refused(413, f"a prompt and its text may have {self.limits.characters:,} characters each at most")
         return prompt, style
 
-    def write(self, predictor: Predictor, prompt: str, style: Any) -> Iterator[str]:
-        """The text that goes on from `prompt`, some of it at a time."""
-        self.count += 1
+
+class Written(StreamingResponse):
+    """Counts as one of `writers` until it is over, however it ends."""
+
+    def __init__(self, parts: Iterator[str], writers: Writers):
+        super().__init__(parts, media_type="text/plain; charset=utf-8", headers=NO_SNIFFING)
+        self.writers = writers
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
-            waiting, sent = "", time.monotonic()
-            for (text,) in predictor.processing.write(predictor.network, prompt, style):
-                waiting += text
-                if time.monotonic() - sent > PAUSE:
-                    yield waiting
-                    waiting, sent = "", time.monotonic()
-            yield waiting
+            await super().__call__(scope, receive, send)
         finally:
-            self.count -= 1
+            self.writers.count -= 1
+
+
+def write(predictor: Predictor, prompt: str, style: Style) -> Iterator[str]:
+    """The text that goes on from `prompt`, some of it at a time."""
+    waiting, sent = "", time.monotonic()
+    for (text,) in predictor.processing.write(predictor.network, prompt, style):
+        waiting += text
+        if time.monotonic() - sent > PAUSE:
+            yield waiting
+            waiting, sent = "", time.monotonic()
+    yield waiting

@@ -19,13 +19,15 @@ from starlette.testclient import TestClient
 
 import model.text.plain as plain
 from engine.loaders import Batch, loader_of
+from engine.torch_network import predictor_of
+from engine.writing import Style
 from evaluate import evaluate
 from model import TASKS
-from model.language_modeling.data_loader import Streams
+from model.language_modeling.data_loader import Streams, load_text
 from model.language_modeling.net import Net, loss_fn
 from model.language_modeling.params import DataParams, Params
 from model.language_modeling.predict import Processing
-from model.language_modeling.write import Style, choose
+from model.language_modeling.write import choose
 from model.layers import PAD, UNK
 from predict import load_predictor
 from serving.app import App
@@ -80,10 +82,14 @@ def test_every_token_counts_once(size: int, num_steps: int, batch_size: int, tra
         before = torch.cat([tokens[stream] for tokens, _ in read])
         after = torch.cat([labels[stream] for _, labels in read])
         counted = (after >= 0).nonzero().squeeze(1)
-        assert torch.equal(before[counted[1:]], after[counted[:-1]])
+        follows = before[counted[1:]] != PAD
+        assert torch.equal(before[counted[1:]][follows], after[counted[:-1]][follows])
         texts += after[counted].tolist()
     whole = (dataset.raw + UNK + 1).tolist()
     assert len(texts) == size
+    assert (
+        sum((tokens == PAD).sum() for tokens, labels in read if (labels >= 0).any()) >= 1
+    )  # the beginning of the text
     if training:  # from another place on, as if the text were a circle
         start = next(i for i in range(size) if whole[i:] + whole[:i] == texts)
         assert whole[start:] + whole[:start] == texts
@@ -126,8 +132,8 @@ def test_evaluation_does_not_depend_on_the_batch_size() -> None:
         losses.append(evaluate(make_net(params), loader, TASK, params, CPU)["loss"])
     assert losses == pytest.approx([losses[0]] * 3, abs=1e-5)
     net, tokens = make_net(params).eval(), torch.from_numpy(streams(5000, params).raw + UNK + 1)
-    logits, _ = net.read(torch.cat([torch.tensor([PAD]), tokens[:-1]])[None], net.first_state(1))
-    assert loss_fn(logits, tokens[None]).item() == pytest.approx(losses[0], abs=1e-4)
+    x, _ = net.read(torch.cat([torch.tensor([PAD]), tokens[:-1]])[None], net.first_state(1), net.vectors())
+    assert loss_fn(net.score(x), tokens[None]).item() == pytest.approx(losses[0], abs=1e-4)
 
 
 def test_evaluating_does_not_disturb_training() -> None:
@@ -171,7 +177,7 @@ def test_tied_weights() -> None:
     assert net.fc.weight.grad is not None
 
 
-@pytest.mark.parametrize("rates", [{}, {"dropout_rate": 0.5, "recurrent_dropout": 0.3}])
+@pytest.mark.parametrize("rates", [{}, {"dropout_rate": 0.5, "recurrent_dropout": 0.3, "embedding_dropout": 0.4}])
 def test_reading_step_by_step_is_reading(rates: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """With all of the true tokens, and the same masks, the outputs are those of reading at once."""
     params = make_params(num_steps=10, teacher_forcing=0.5, num_layers=2, **rates)
@@ -179,9 +185,10 @@ def test_reading_step_by_step_is_reading(rates: Any, monkeypatch: pytest.MonkeyP
     tokens, state = inputs["tokens"], net.first_state(4)
     monkeypatch.setattr(torch, "rand", lambda *_, **__: torch.zeros(tokens.shape))
     torch.manual_seed(1)
-    stepwise, after = net.read_own(tokens, state)
+    stepwise, after = net.read_own(tokens, state, net.vectors())
     torch.manual_seed(1)
-    expected, expected_after = net.read(tokens, state)
+    x, expected_after = net.read(tokens, state, net.vectors())
+    expected = net.score(x)
     torch.testing.assert_close(stepwise, expected, atol=1e-5, rtol=0)
     torch.testing.assert_close(after, expected_after, atol=1e-5, rtol=0)
 
@@ -273,6 +280,24 @@ def test_a_text_is_split_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert [counts[token or "\n"] for token in tokens] == sorted(counts.values(), reverse=True)
 
 
+def test_a_text_without_a_space(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By characters, it may be of any length."""
+    monkeypatch.setattr(plain, "BLOCK", 100)
+    monkeypatch.setattr(plain, "LONGEST_LINE", 500)
+    text = "acgt" * 500
+    (tmp_path / "a.txt").write_text(text)
+    assert build(tmp_path / "a.txt").status == 0
+    parts = ["".join(part) for part in texts_of(tmp_path / "built").values()]
+    assert "".join(parts) == text
+    assert [len(part) for part in parts] == pytest.approx([1800, 100, 100], abs=2)
+
+
+def test_a_folder_with_one_text(tmp_path: Path) -> None:
+    (tmp_path / "raw").mkdir()
+    (tmp_path / "raw" / "train.txt").write_text(VERSE * 20)
+    assert build(tmp_path / "raw").status == 0
+
+
 def test_files_of_splits(tmp_path: Path) -> None:
     source = tmp_path / "raw"
     source.mkdir()
@@ -327,7 +352,7 @@ def test_a_word_without_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(plain, "BLOCK", 100)
     monkeypatch.setattr(plain, "LONGEST_LINE", 500)
     (tmp_path / "a.txt").write_text("x" * 2000)
-    refused(build(tmp_path / "a.txt"), "no space among")
+    refused(build(tmp_path / "a.txt", "--level", "word"), "no space among")
 
 
 # --------------------------------------------------------------------------------------------- writing
@@ -391,7 +416,7 @@ def test_an_exported_graph_writes_the_same(writer: Path, tmp_path: Path) -> None
 
 
 def test_words_are_joined() -> None:
-    processing = Processing(make_params("word"))
+    processing: Any = Processing(make_params("word"))
     assert processing.join(["the", "cat", "\n", "it", "sat"], before="dog") == " the cat\nit sat"
     assert processing.decode(processing.encode("the dog\nbit it")) == "the dog\n\ufffd it"
     assert processing.unknown_in("the dog bit") == ["bit"]
@@ -409,21 +434,60 @@ def test_from_the_command_line(writer: Path) -> None:
     assert "--- 2\n" in several.out
 
 
+@pytest.mark.parametrize("prompt", ["", " ", "\t", "\u00a0", "<br>", "the dog ", "the dog\n"])
+def test_prompts_of_white_space(prompt: str) -> None:
+    """The first word stands behind what is there already, without a second space."""
+    params = make_params("word")
+    predictor = predictor_of(TASK, params, make_net(params))
+    (text,) = text_by(predictor, prompt, length=3)
+    assert text.strip()
+    assert not text.startswith(" ")
+
+
+@pytest.mark.parametrize("other", [["the"], ["--file", "a.txt"], ["--output", "a.txt"], ["--score", "a.txt"]])
+def test_what_does_not_go_with_a_prompt(writer: Path, other: list[str]) -> None:
+    refused(run("predict", "--model_dir", writer, "--prompt", "a", *other), "--prompt and", "expected one of the two")
+
+
+def test_a_prompt_that_is_not_unicode(writer: Path) -> None:
+    refused(run("predict", "--model_dir", writer, "--prompt", "caf\udce9"), "--prompt: not Unicode")
+
+
 @pytest.mark.parametrize(
     ("flag", "value", "expected"),
     [
         ("--temperature", -1, "0 or more"),
         ("--temperature", "nan", "0 or more"),
-        ("--length", 0, "at least 1"),
+        ("--length", 0, "1 or more"),
         ("--top_k", -1, "0 or more"),
         ("--top_p", 0, "more than 0"),
         ("--seed", -1, "0 or more"),
-        ("--samples", 0, "at least 1"),
+        ("--samples", 0, "1 or more"),
     ],
 )
 def test_what_cannot_be_written(writer: Path, flag: str, value: Any, expected: str) -> None:
     result = run("predict", "--model_dir", writer, "--prompt", "a", flag, value)
     refused(result, flag, f"expected {expected}")
+
+
+def test_a_text_is_scored(writer: Path, tmp_path: Path) -> None:
+    """Of any length, also with unknown characters, which is said."""
+    (tmp_path / "a.txt").write_text("t")
+    assert run("predict", "--model_dir", writer, "--score", tmp_path / "a.txt").out.startswith("loss ")
+    (tmp_path / "b.txt").write_text("the c\u00e4t")
+    assert "1 of 7 tokens are unknown" in run("predict", "--model_dir", writer, "--score", tmp_path / "b.txt").out
+    (tmp_path / "c.txt").write_text("")
+    refused(run("predict", "--model_dir", writer, "--score", tmp_path / "c.txt"), "c.txt: empty")
+
+
+def test_words_that_are_split_already(tmp_path: Path) -> None:
+    """They stay as they are: a list of words, or a text that is scored as it was built."""
+    (tmp_path / "a.txt").write_text("a @-@ b can't <unk> .\n" * 100)
+    assert build(tmp_path / "a.txt", "--level", "word", "--tokenized").status == 0
+    data = DataParams(**read_json(tmp_path / "built" / "dataset_params.json")).complete(tmp_path / "built")
+    params = Params(task=TASK.name).with_data(data)
+    assert len(Processing(params).preprocess(["a", "@-@", "can't"]).content) == 3
+    assert len(load_text(tmp_path / "a.txt", params, "utf-8").raw) == 700
 
 
 def test_other_networks_do_not_write(trained: Path) -> None:
@@ -461,14 +525,21 @@ def test_the_server_writes(client: TestClient, writer: Path) -> None:
         (b'{"prompt": "a", "temperature": true}', 422, "temperature True: expected a number"),
         (b'{"prompt": "a", "temperature": -1}', 422, "temperature -1: expected 0 or more"),
         (b'{"prompt": "a", "temperature": NaN}', 422, "temperature nan: expected 0 or more"),
+        (b'{"prompt": "a", "temperature": 1' + b"0" * 400 + b"}", 422, "expected 0 or more"),
+        (b'{"prompt": "' + b"a" * 2**20 + b'"}', 413, "more than 1,048,576 bytes"),
         (b'{"prompt": "a", "length": 2001}', 413, "2,000 characters"),
         (b'{"prompt": "\\ud800"}', 400, "surrogate"),
     ],
 )
 def test_requests_that_cannot_be_written(client: TestClient, body: bytes, status: int, problem: str) -> None:
-    answer = client.post("/write", content=body)
+    answer = client.post("/write", content=body, headers={"content-type": "application/json"})
     assert answer.status_code == status
     assert problem in answer.json()["error"]
+
+
+def test_a_page_of_another_server_cannot_make_it_write(client: TestClient) -> None:
+    answer = client.post("/write", content=b'{"prompt": "a"}', headers={"content-type": "text/plain"})
+    assert (answer.status_code, "application/json" in answer.json()["error"]) == (415, True)
 
 
 def test_few_are_written_at_a_time(client: TestClient) -> None:
@@ -484,7 +555,7 @@ def test_few_are_written_at_a_time(client: TestClient) -> None:
 def test_other_servers_do_not_write(trained: Path) -> None:
     app = App(Weights(trained, lambda: load_predictor(trained)), Limits(), 64)
     with TestClient(app, base_url="http://localhost") as other:
-        answer = other.post("/write", json={"prompt": "a"})
+        answer = other.post("/write", json={"prompt": "a", "length": 3})
         assert (answer.status_code, "does not write" in answer.json()["error"]) == (422, True)
         assert "/write" not in other.get("/openapi.json").json()["paths"]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -227,3 +228,24 @@ def test_two_dimensions() -> None:
     differences = [np.subtract.outer(side, side) for side in (np.cos(angles), np.sin(angles))]
     expected = np.hypot(*differences)
     assert distances == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize("text", ["item_1 item_2\n", "1 2 3\n", "a b\n"])
+def test_small_texts_of_any_tokens(tmp_path: Path, text: str) -> None:
+    """Vectors of one number, words without letters, a vocabulary of two, hardly a word that is kept."""
+    (tmp_path / "raw.txt").write_text(text * 30)
+    data = build(tmp_path / "raw.txt", tmp_path / "built")
+    (tmp_path / "small").mkdir()
+    values = {"task": TASK.name, "data_dir": str(data), "embedding_dim": 1, "num_epochs": 2}
+    (tmp_path / "small" / "params.json").write_text(json.dumps(values))
+    train_ok(tmp_path / "small")
+    assert len((tmp_path / "small" / "vectors.txt").read_text().splitlines()) == len(text.split())
+    assert (tmp_path / "small" / "curves.png").exists()
+
+
+def test_a_finished_run_that_was_killed_before_its_vectors(stories: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(stories, tmp_path / "killed"))
+    (folder / "vectors.txt").unlink()
+    (folder / "run.json").write_text(json.dumps({**read_json(folder / "run.json"), "status": "running"}))
+    assert "finished" in train_ok(folder)
+    assert (folder / "vectors.txt").read_text() == (stories / "vectors.txt").read_text()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,12 +9,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from engine.building import read_blocks as read_bytes
+from engine.building import digest_of
 from engine.loaders import Batch, make_rng
 from engine.loaders import Dataset as BaseDataset
 from model.layers import PAD
-from model.text.plain import cut, encoder, map_tokens, numbers_of, read_blocks, splitter_of
-from utils import UserError
+from model.text.plain import cut, encoder, map_tokens, numbers_of, read_blocks, splitter
+from model.text.tokenizer import Tokenizer
+from utils import UserError, logger
 
 from .params import Params
 
@@ -54,8 +54,10 @@ class Streams(BaseDataset):
         self.raw, self.numbers, self.path, self.folder = raw, numbers, path, path.parent
         self.labels, self.seed, self.training, self.num_steps = raw, params.seed, training, params.num_steps
         streams = params.batch_size if training else max(1, min(MOST_STREAMS, len(raw) // (4 * WARM_UP)))
-        if len(raw) < 2 * streams:
+        if training and len(raw) < 2 * streams:
             raise UserError(f"{path}: {len(raw)} tokens, too few for {streams} streams. Choose a smaller batch_size.")
+        if not len(raw):
+            raise UserError(f"{path}: empty. Expected text.")
         self.batch_size = self.num_streams = streams
         self.warm_up = 0 if training else -(-WARM_UP // self.num_steps)  # batches
         self.stream_length = -(-len(raw) // streams)
@@ -67,12 +69,10 @@ class Streams(BaseDataset):
     def __getitems__(self, batch: Batch) -> tuple[dict[str, Tensor], Tensor]:
         positions, counts = self.positions(batch.indices.numpy())  # of the tokens that are predicted
         number = batch.indices.numpy() // self.num_streams - self.warm_up
-        if self.training:
-            start = make_rng(self.seed, batch.epoch, START).integers(len(self.raw))
-            labels, before = self.tokens_at(positions + start), self.tokens_at(positions + start - 1)
-        else:
-            labels = self.tokens_at(positions)
-            before = np.where(positions > 0, self.tokens_at(positions - 1), PAD)
+        start = make_rng(self.seed, batch.epoch, START).integers(len(self.raw)) if self.training else 0
+        labels, before = self.tokens_at(positions + start), self.tokens_at(positions + start - 1)
+        before = np.where((positions + start) % len(self.raw) == 0, PAD, before)  # the beginning of the text
+        before = np.where(positions < 0, PAD, before)
         # the first stream has nothing to warm up with, so it begins where it counts
         is_first = (number == -self.warm_up) | ((number == 0) & (positions[:, 0] == 0))
         inputs = {"tokens": torch.from_numpy(before), "continues": torch.from_numpy(~is_first)}
@@ -90,13 +90,12 @@ class Streams(BaseDataset):
         return self.numbers.take(self.raw.take(positions, mode="wrap"))
 
     def digest(self) -> str:
-        digest = hashlib.sha256()
-        for block in read_bytes(self.path):
-            digest.update(block)
-        return digest.hexdigest()
+        return digest_of(self.path)
 
     def describe(self, indices: Sequence[int]) -> str:
-        return f"parts {', '.join(str(index + 1) for index in indices)} of {self.path}, of {self.num_steps} tokens each"
+        number, count = min(indices) // self.num_streams + 1, self.num_batches
+        streams = ", ".join(str(index % self.num_streams + 1) for index in indices)
+        return f"part {number} of {count} of the streams {streams} of {self.path}, which each epoch begins elsewhere"
 
 
 class Dataset(Streams):
@@ -110,8 +109,12 @@ class Dataset(Streams):
 
 
 def load_text(path: Path, params: Params, encoding: str) -> Streams:
-    """A text file, to be evaluated. Raises UserError when it cannot be read, or is empty."""
-    encode = encoder(params.data.tokens, splitter_of(params.data))
-    blocks = [encode(text) for _, text in cut(read_blocks(path, encoding), [""], [0], path)]
-    raw = np.concatenate(blocks or [np.zeros(0, np.int64)])
-    return Streams(raw, numbers_of(params.data.tokens, params), params, path)
+    """A text file, to be evaluated: split as the data was. Raises UserError when it cannot be read, or is empty."""
+    data = params.data
+    split = None if data.level == "char" else splitter(str.split if data.tokenized else Tokenizer().words)
+    encode = encoder(data.tokens, split)
+    texts = cut(read_blocks(path, encoding), [""], [0], path, by_words=split is not None)
+    raw = np.concatenate([encode(text) for _, text in texts] or [np.zeros(0, np.int64)])
+    if unknown := int((raw == len(data.tokens)).sum()):
+        logger.warning("%s: %s of %s tokens are unknown to the network.", path, f"{unknown:,}", f"{len(raw):,}")
+    return Streams(raw, numbers_of(data.tokens, params), params, path)

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from engine.metrics import OfLoss
+from engine.metrics import PERPLEXITY, OfLoss, count_labels
 from model.layers.recurrent import LockedDropout, RecurrentEncoder, kept_masks
 from model.text.vectors import TokenNet
 
@@ -52,40 +52,44 @@ class Net(TokenNet):
         Returns:
             batch_size x length x num_tokens logits of what comes next, float32; see `answers` for "lengths".
         """
-        tokens = inputs["tokens"]
+        tokens, vectors = inputs["tokens"], self.vectors()
         if "lengths" in inputs:
-            logits, state = self.read(tokens, inputs["state"])
-            last = (inputs["lengths"] - 1)[:, None, None].expand(-1, 1, logits.shape[2])
-            return {"scores": logits.gather(1, last).squeeze(1), "next_state": state}
+            x, state = self.read(tokens, inputs["state"], vectors)
+            last = (inputs["lengths"] - 1)[:, None, None].expand(-1, 1, x.shape[2])
+            return {"scores": self.score(x.gather(1, last).squeeze(1)), "next_state": state}
         before = self.states.get(self.training)
         state = before if before is not None and len(before) == len(tokens) else self.first_state(len(tokens))
         state = state.where(inputs["continues"][:, None, None], 0)
         if self.training and self.params.teacher_forcing < 1:
-            logits, state = self.read_own(tokens, state)
+            logits, state = self.read_own(tokens, state, vectors)
         else:
-            logits, state = self.read(tokens, state)
+            x, state = self.read(tokens, state, vectors)
+            logits = self.score(x)
         self.states[self.training] = state.detach()
         return logits
 
     def first_state(self, batch_size: int) -> Tensor:
         return self.embedding.weight.new_zeros(batch_size, self.encoder.num_layers, self.encoder.state_dim)
 
-    def read(self, tokens: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-        """Tokens, and the state before them -> logits of what comes after each, and the state after them."""
+    def vectors(self) -> Tensor:
+        """num_tokens x embedding_dim; in training, some are dropped as a whole (Gal & Ghahramani 2016, section 4.2)."""
         weight, rate = self.embedding.weight, self.params.embedding_dropout
-        if self.training and rate:  # all of a token's vector (Gal & Ghahramani 2016, section 4.2)
-            weight = weight * F.dropout(weight.new_ones(len(weight), 1), rate)
-        x = F.embedding(tokens, weight)  # batch_size x length x embedding_dim
-        x, state = self.encoder.read_on(self.dropout(x), state)  # batch_size x length x lstm_hidden_dim
-        x = self.output_dropout(x)
-        if self.project is not None:
-            x = self.project(x)  # batch_size x length x embedding_dim
-        return self.fc(x).float(), state.float()
+        return weight * F.dropout(weight.new_ones(len(weight), 1), rate) if self.training and rate else weight
 
-    def read_own(self, tokens: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-        """`read`, step by step: where a draw decides against the true token, the network's own is read, drawn from what
-        it says (Bengio et al. 2015, "Scheduled sampling for sequence prediction with recurrent neural networks").
-        """
+    def read(self, tokens: Tensor, state: Tensor, vectors: Tensor) -> tuple[Tensor, Tensor]:
+        """Tokens, and the state before them -> batch_size x length x lstm_hidden_dim, and the state after them."""
+        x = F.embedding(tokens, vectors)  # batch_size x length x embedding_dim
+        x, state = self.encoder.read_on(self.dropout(x), state)
+        return self.output_dropout(x), state.float()
+
+    def score(self, x: Tensor) -> Tensor:
+        """... x lstm_hidden_dim -> ... x num_tokens logits of what comes next."""
+        return self.fc(x if self.project is None else self.project(x)).float()
+
+    def read_own(self, tokens: Tensor, state: Tensor, vectors: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits, and the state after the tokens. They are read step by step: where a draw decides against the true
+        token, the network's own is read, drawn from what it says (Bengio et al. 2015, "Scheduled sampling for sequence
+        prediction with recurrent neural networks")."""
         is_true = torch.rand(tokens.shape, device=tokens.device) < self.params.teacher_forcing
         is_true[:, 0] = True
         logits: list[Tensor] = []
@@ -95,13 +99,13 @@ class Net(TokenNet):
                 if step > 0:
                     own = logits[-1].detach().softmax(dim=1).multinomial(1).squeeze(1)
                     token = token.where(is_true[:, step], own)
-                scores, state = self.read(token[:, None], state)
-                logits.append(scores.squeeze(1))
+                x, state = self.read(token[:, None], state, vectors)
+                logits.append(self.score(x).squeeze(1))
         return torch.stack(logits, dim=1), state
 
     def get_extra_state(self) -> Tensor:
         """What a checkpoint holds besides the weights."""
-        return self.states.get(True, torch.zeros(0))
+        return self.states.get(True, self.embedding.weight.new_zeros(0))
 
     def set_extra_state(self, state: Tensor) -> None:
         self.states = {True: state.to(self.embedding.weight.device)} if len(state) else {}
@@ -109,13 +113,11 @@ class Net(TokenNet):
 
 def loss_fn(outputs: Tensor, labels: Tensor) -> Tensor:
     """The mean cross-entropy of the tokens that count, in nats."""
-    return F.cross_entropy(outputs.flatten(0, 1), labels.flatten(), ignore_index=-1, reduction="sum") / num_items(
-        labels
-    ).clamp(min=1)
+    loss = F.cross_entropy(outputs.flatten(0, 1), labels.flatten(), ignore_index=-1, reduction="sum")
+    return loss / num_items(labels).clamp(min=1)
 
 
-def num_items(labels: Tensor) -> Tensor:
-    return (labels >= 0).sum()
+num_items = count_labels
 
 
 def answers(outputs: Tensor | dict[str, Tensor]) -> dict[str, Tensor]:
@@ -126,7 +128,7 @@ def answers(outputs: Tensor | dict[str, Tensor]) -> dict[str, Tensor]:
 
 def metrics(params: Params) -> dict[str, OfLoss]:
     """Perplexity; of characters, also bits per character."""
-    found = {"perplexity": OfLoss(lambda loss: math.exp(min(loss, 100.0)))}
+    found = {"perplexity": PERPLEXITY}
     if params.data.level == "char":
         found["bits_per_character"] = OfLoss(lambda loss: loss / math.log(2))
     return found

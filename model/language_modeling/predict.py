@@ -10,12 +10,13 @@ import numpy as np
 from engine.answers import Record, class_records, is_unicode
 from engine.predicting import Arrays, Example, made_up_word
 from engine.texts import TextProcessing
+from engine.writing import Style
 from model.layers import PAD, UNK
 from model.text.plain import splitter_of
 from utils import UserError
 
 from .params import Params
-from .write import Style, write
+from .write import write
 
 SHOWN = {"\n": "\u23ce", " ": "\u2423", "\t": "\u21e5"}
 
@@ -43,7 +44,7 @@ class Processing(TextProcessing):
         "next_state": "batch_size x num_layers x state_dim: after the last column of tokens; float32",
     }
 
-    style = Style
+    writes = True
 
     def __init__(self, params: Params, top: int = 1):
         super().__init__(params, top)
@@ -52,7 +53,10 @@ class Processing(TextProcessing):
         self.tokens_of: Any = splitter_of(params.data) or list
 
     def encode(self, text: str) -> list[int]:
-        return [self.vocabulary.get(self.params.normalize(token), UNK) for token in self.tokens_of(text)]
+        return self.numbers_of(self.tokens_of(text))
+
+    def numbers_of(self, tokens: Sequence[str]) -> list[int]:
+        return [self.vocabulary.get(self.params.normalize(token), UNK) for token in tokens]
 
     def unknown_in(self, text: str) -> list[str]:
         """The different tokens of a text that the vocabulary does not have."""
@@ -74,16 +78,16 @@ class Processing(TextProcessing):
         return "".join(gap + token for gap, token in zip(gaps, tokens, strict=True))
 
     def preprocess(self, raw: Any) -> Example:
-        if isinstance(raw, list | tuple) and all(isinstance(word, str) for word in raw):
-            raw = " ".join(raw)
-        if not isinstance(raw, str):
+        is_list = isinstance(raw, list | tuple) and all(isinstance(word, str) for word in raw)
+        text = " ".join(raw) if is_list else raw
+        if not isinstance(text, str):
             raise UserError("expected a text, or a list of its words")
-        if not is_unicode(raw):
+        if not is_unicode(text):
             raise UserError("not Unicode")
-        numbers = self.encode(raw)
+        numbers = self.numbers_of(raw) if is_list and self.params.data.level == "word" else self.encode(text)
         if not numbers:
             raise UserError("no character or word in it")
-        return Example(raw, numbers, len(numbers))
+        return Example(text, numbers, len(numbers))
 
     def collate(self, contents: Sequence[Sequence[int]]) -> Arrays:
         lengths = np.array([len(numbers) for numbers in contents])
@@ -102,12 +106,11 @@ class Processing(TextProcessing):
     def examples(self, count: int, length: int, rng: np.random.Generator) -> list[Any]:
         """Known tokens, and words that nobody knows."""
         lengths = [length, *rng.integers(1, length + 1, count - 1).tolist()]
-        return [
-            self.join(
-                [made_up_word(rng, 1) if rng.random() < 0.2 else str(rng.choice(self.forms)) for _ in range(size)]
-            )
-            for size in lengths
-        ]
+
+        def token() -> str:
+            return made_up_word(rng, 1) if rng.random() < 0.2 else self.forms[rng.integers(len(self.forms))]
+
+        return [self.join([token() for _ in range(size)]) for size in lengths]
 
     def show(self, record: Record, color: bool = False) -> str:
         def visible(token: str) -> str:

@@ -43,6 +43,7 @@ class Report(BaseReport):
         self.parts.sort()
         rows = [(place, text, f"{loss:.4f}") for place, text, loss in self.parts]
         write_predictions(model_dir / f"predictions_{name}.csv", ["from", "text", "loss"], rows)
-        hardest = sorted(self.parts, key=lambda part: -part[2])[:SHOWN]
+        parts = [part for part in self.parts if len(part[1]) >= self.params.num_steps / 2] or self.parts
+        hardest = sorted(parts, key=lambda part: -part[2])[:SHOWN]
         shown = [(" ".join(text.split())[:WIDTH], loss) for _, text, loss in hardest]
         return score_table(["foreseen least", "loss"], shown, 0)

@@ -3,33 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from engine.predicting import Predictor
+from engine.writing import Style
 from model.layers import PAD, UNK
 
 DEMONSTRATION = 300  # tokens
-
-
-class Style(NamedTuple):
-    """How a text is written.
-
-    Attributes:
-        length: tokens.
-        temperature: below 1 the network is surer than it says, above 1 less sure; at 0, the most likely token is taken.
-        top_k: only so many of the most likely tokens are drawn; 0 for all.
-        top_p: only the most likely tokens whose probabilities add up to this (Holtzman et al. 2020, "The curious case
-            of neural text degeneration", equation 2).
-        seed: the same seed writes the same text.
-    """
-
-    length: int = 500
-    temperature: float = 0.8
-    top_k: int = 0
-    top_p: float = 1.0
-    seed: int = 0
 
 
 def write(processing: Any, network: Any, prompt: str, style: Style, samples: int = 1) -> Iterator[list[str]]:
@@ -39,7 +21,8 @@ def write(processing: Any, network: Any, prompt: str, style: Style, samples: int
     outputs = network(processing.collate([numbers]))
     scores, state = (np.repeat(outputs[name], samples, axis=0) for name in ("scores", "next_state"))
     lengths = np.ones(samples, np.int64)
-    before = [processing.tokens_of(prompt)[-1] if prompt.strip(" ") else "\n"] * samples
+    tokens = processing.tokens_of(prompt)
+    before = [tokens[-1] if tokens and not prompt[-1].isspace() else "\n"] * samples
     for step in range(style.length):
         chosen = choose(scores[:, UNK + 1 :], draws[:, step], style)
         tokens = [processing.forms[number] for number in chosen.tolist()]
@@ -52,7 +35,9 @@ def write(processing: Any, network: Any, prompt: str, style: Style, samples: int
 
 def demonstrate(predictor: Predictor) -> str:
     """A text that shows what the network has learnt."""
-    steps = write(predictor.processing, predictor.network, "\n", Style(DEMONSTRATION))
+    processing: Any = predictor.processing
+    beginning = "\n" if "\n" in processing.vocabulary else ""
+    steps = write(processing, predictor.network, beginning, Style(DEMONSTRATION))
     return "".join(text for (text,) in steps).strip("\n")
 
 

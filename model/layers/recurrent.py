@@ -44,9 +44,11 @@ def kept_masks(net: nn.Module) -> Iterator[None]:
     dropouts = [module for module in net.modules() if isinstance(module, LockedDropout)]
     for dropout in dropouts:
         dropout.keeps_mask, dropout.mask = True, None
-    yield
-    for dropout in dropouts:
-        dropout.keeps_mask, dropout.mask = False, None
+    try:
+        yield
+    finally:
+        for dropout in dropouts:
+            dropout.keeps_mask, dropout.mask = False, None
 
 
 class RecurrentEncoder(nn.Module):

@@ -54,7 +54,8 @@ def build_tokens(source: Path, folder: Path, level: str, args: argparse.Namespac
     lengths = {path: count_characters(path, args.encoding) for path in files.values()}
     counts = Counter[str]()
     split_words = splitter(str.split if args.tokenized else Tokenizer().words) if level == "word" else None
-    for split, text in read_splits(files, lengths, args.encoding):
+    by_words = level == "word"
+    for split, text in read_splits(files, lengths, args.encoding, by_words):
         if split == "train":
             counts.update(split_words(text) if split_words else count_chars(text))
     tokens = most_frequent(counts, 1)
@@ -66,7 +67,7 @@ def build_tokens(source: Path, folder: Path, level: str, args: argparse.Namespac
     unknown = dict.fromkeys(SPLITS, 0)
     for split in SPLITS:
         (folder / split).mkdir()
-    for split, text in read_splits(files, lengths, args.encoding):
+    for split, text in read_splits(files, lengths, args.encoding, by_words):
         numbers = encode(text)
         with open(folder / split / "tokens.bin", "ab") as file:
             file.write(numbers.tobytes())
@@ -93,7 +94,7 @@ def find_files(source: Path) -> dict[str | None, Path]:
         return {None: source}
     texts = sorted(path for path in source.iterdir() if path.is_file() and path.suffix.lower() in (".txt", ".text"))
     splits = find_splits(texts, (".txt", ".text"))
-    if splits:
+    if len(texts) > 1 and splits:
         if missing := [split for split in SPLITS if split not in splits]:
             found = ", ".join(path.name for path in splits.values())
             raise UserError(f"{source}: {found}, but no file for {' and '.join(missing)}. Expected all three, or one.")
@@ -122,16 +123,19 @@ def count_characters(path: Path, encoding: str) -> int:
     return length
 
 
-def read_splits(files: Mapping[str | None, Path], lengths: Mapping[Path, int], encoding: str) -> Blocks:
+def read_splits(files: Mapping[str | None, Path], lengths: Mapping[Path, int], encoding: str, by_words: bool) -> Blocks:
     """The text of each split, train first. A text without splits is cut behind a line, or else behind a word."""
     for split, path in files.items():
         shares = SHARES if split is None else {split: 1.0}
         ends = [round(end * lengths[path]) for end in np.cumsum([*shares.values()]).tolist()]
-        yield from cut(read_blocks(path, encoding), [*shares], ends, path)
+        yield from cut(read_blocks(path, encoding), [*shares], ends, path, by_words)
 
 
-def cut(blocks: Iterable[str], splits: Sequence[str], ends: Sequence[int], path: Path) -> Blocks:
+def cut(blocks: Iterable[str], splits: Sequence[str], ends: Sequence[int], path: Path, by_words: bool) -> Blocks:
     """Give each split its part of a text: up to `ends`, and on to the end of that line or word.
+
+    Args:
+        by_words: no word is cut into two pieces within a split either.
 
     Raises:
         UserError: a word is so long that it is none.
@@ -150,7 +154,11 @@ def cut(blocks: Iterable[str], splits: Sequence[str], ends: Sequence[int], path:
             yield splits[number], rest[:end]
             position, rest, number = position + end, rest[end:], number + 1
             limit = len(rest)
-        end = len(rest) if block is None else max(rest.rfind("\n", 0, limit), rest.rfind(" ", 0, limit)) + 1
+        end = limit
+        if block is None:
+            end = len(rest)
+        elif by_words:
+            end = max(rest.rfind("\n", 0, limit), rest.rfind(" ", 0, limit)) + 1
         if end:
             yield splits[number], rest[:end]
             position, rest = position + end, rest[end:]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from engine.building import read_blocks
+from engine.building import digest_of
 from engine.loaders import Batch, make_rng
 from engine.loaders import Dataset as BaseDataset
 from model.layers import PAD, UNK
@@ -61,7 +60,7 @@ class Dataset(BaseDataset):
         share = counts / counts.sum() / (params.subsample or np.inf)
         with np.errstate(divide="ignore"):
             self.keep = np.minimum(1, np.sqrt(1 / share) + 1 / share) if training else np.ones(len(counts))
-        self.size = int(self.keep[self.text].sum())  # the expected number
+        self.size = max(1, int(self.keep[self.text].sum()))  # the expected number
         powers = (counts**0.75).cumsum()
         self.table = powers.searchsorted((np.arange(TABLE) + 0.5) * powers[-1] / TABLE).astype(np.int32)
         self.epoch = -1
@@ -74,7 +73,8 @@ class Dataset(BaseDataset):
         """Choose the words of an epoch, and their order."""
         self.epoch = epoch
         rng = make_rng(self.params.seed, epoch, KEEP)
-        kept = slice(None) if not self.training else rng.random(len(self.text)) < self.keep[self.text]
+        kept = rng.random(len(self.text)) < self.keep[self.text] if self.training else np.ones(len(self.text), bool)
+        kept[0] |= not kept.any()
         self.kept, self.kept_lines = self.text[kept], self.lines[kept]
         self.order = rng.permutation(len(self.kept)) if self.training else np.arange(len(self.kept))
 
@@ -105,10 +105,8 @@ class Dataset(BaseDataset):
         return inputs, torch.from_numpy(labels)
 
     def digest(self) -> str:
-        digest = hashlib.sha256()
-        for block in read_blocks(self.path):
-            digest.update(block)
-        return digest.hexdigest()
+        return digest_of(self.path)
 
     def describe(self, indices: Sequence[int]) -> str:
-        return f"words {', '.join(str(index + 1) for index in indices)} of an epoch of {self.path}"
+        numbers = ", ".join(str(index + 1) for index in indices)
+        return f"words {numbers} of those that are drawn for the epoch from {self.path}"

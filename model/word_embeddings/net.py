@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from engine.metrics import OfLoss
+from engine.metrics import PERPLEXITY, OfLoss, count_labels
 from model.layers import PAD
 from model.text.vectors import TokenNet
 
@@ -86,8 +84,7 @@ def loss_fn(outputs: dict[str, Tensor], labels: Tensor) -> Tensor:
     return losses.masked_fill(labels < 0, 0).sum() / num_items(labels).clamp(min=1)
 
 
-def num_items(labels: Tensor) -> Tensor:
-    return (labels >= 0).sum()
+num_items = count_labels
 
 
 def answers(outputs: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -96,4 +93,4 @@ def answers(outputs: dict[str, Tensor]) -> dict[str, Tensor]:
 
 def metrics(params: Params) -> dict[str, OfLoss]:
     """Where all words are scored: perplexity."""
-    return {} if params.negatives else {"perplexity": OfLoss(lambda loss: math.exp(min(loss, 100.0)))}
+    return {} if params.negatives else {"perplexity": PERPLEXITY}

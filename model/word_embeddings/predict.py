@@ -54,7 +54,7 @@ class Processing(TextProcessing):
         return {"query": query, "signs": np.array(signs, np.float32)}
 
     def postprocess(self, outputs: Mapping[str, np.ndarray]) -> list[Record]:
-        order = np.argsort(-outputs["similarities"][:, UNK + 1 :], axis=1, kind="stable")[:, : self.top + 3]
+        order = np.argsort(-outputs["similarities"][:, UNK + 1 :], axis=1, kind="stable")[:, : self.top + 4]
         return [
             {"prediction": "", "probability": 0.0, "near": {self.forms[i]: float(row[i + UNK + 1]) for i in numbers}}
             for row, numbers in zip(outputs["similarities"], order.tolist(), strict=True)
@@ -62,10 +62,13 @@ class Processing(TextProcessing):
 
     def complete(self, example: Example, record: Record) -> Record:
         asked = {self.forms[number - UNK - 1] for number in example.content}
-        near = [(word, similarity) for word, similarity in record["near"].items() if word not in asked][: self.top]
+        others = ((word, near) for word, near in record["near"].items() if word not in asked and word.strip())
+        near = list(others)[: self.top]
         word, similarity = near[0] if near else ("", 0.0)
         found: Record = {"input": example.input, "prediction": word, "probability": min(max(similarity, 0.0), 1.0)}
-        return found | ({"probabilities": dict(near)} if self.top > 1 else {})
+        if self.top > 1:
+            found["probabilities"] = {word: max(similarity, 0.0) for word, similarity in near}
+        return found
 
     def examples(self, count: int, length: int, rng: np.random.Generator) -> list[Any]:
         return [[str(word) for word in rng.choice(self.forms, rng.choice([1, 3]))] for _ in range(count)]

@@ -21,7 +21,7 @@ def demonstrate(predictor: Predictor) -> str:
     """The nearest neighbours of some frequent words."""
     processing: Any = type(predictor.processing)(predictor.params, NEIGHBOURS)
     top = Predictor(predictor.task, processing, predictor.network, predictor.about)
-    words = [word for word in processing.forms if word.isalpha()]
+    words = [word for word in processing.forms if word.isalpha()] or [word for word in processing.forms if word.strip()]
     chosen = words[SKIPPED : SKIPPED + SHOWN] or words[:SHOWN]
     return "\n".join(f"{record['input']}: {' '.join(record['probabilities'])}" for record in top(chosen))
 
@@ -33,16 +33,17 @@ def finish(net: Any, params: Any, model_dir: Path) -> None:
         for word, vector in zip(forms, vectors, strict=True):
             if word.strip():
                 file.write(f"{word} {' '.join(f'{number:.5g}' for number in vector.tolist())}\n".encode())
-    chosen = [i for i, word in enumerate(forms) if word.isalpha()][:DRAWN]
-    draw_words([forms[i] for i in chosen], in_two_dimensions(vectors[chosen]), model_dir / "words.png")
+    chosen = [i for i, word in enumerate(forms) if word.strip()][:DRAWN]
+    if len(chosen) > 2:
+        draw_words([forms[i] for i in chosen], in_two_dimensions(vectors[chosen]), model_dir / "words.png")
 
 
 def in_two_dimensions(vectors: np.ndarray) -> np.ndarray:
     """num_words x 2: the two principal components of the directions of vectors (num_words x dim)."""
     directions = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
     centred = directions - directions.mean(axis=0)
-    _, _, axes = np.linalg.svd(centred, full_matrices=False)
-    return centred @ axes[:2].T
+    _, _, axes = np.linalg.svd(np.pad(centred, ((0, 0), (0, 1))), full_matrices=False)  # a vector of one number too
+    return np.pad(centred, ((0, 0), (0, 1))) @ axes[:2].T
 
 
 def draw_words(words: list[str], places: np.ndarray, path: Path) -> None:
