@@ -110,7 +110,7 @@ class Summaries:
             for name, value in numbers.items():
                 writer.add_scalar(name, value, step)
 
-    def write_text(self, folder: str, text: str, step: int) -> None:
+    def show_text(self, folder: str, text: str, step: int) -> None:
         writer = self._writer(folder)
         with self._explaining(folder):
             writer.add_text("demonstration", f"<pre>{html.escape(text)}</pre>", step)

@@ -172,7 +172,7 @@ class Run:
         """Let the network show what it has learnt, if the task says how: in TensorBoard, and the best in a file."""
         if demonstrate := self.task.optional("demonstrate"):
             text = demonstrate(predictor_of(self.task, self.params, self.net))
-            self.summaries.write_text("eval_summaries", text, self.step)
+            self.summaries.show_text("eval_summaries", text, self.step)
             if is_best:
                 write_atomically(self.model_dir / DEMONSTRATION, text + "\n")
 
