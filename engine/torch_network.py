@@ -77,9 +77,14 @@ class TorchNetwork:
     """Takes and returns arrays. Computes as evaluate.py does: same precision, same device."""
 
     def __init__(self, task: Task, net: nn.Module, device: torch.device, precision: torch.dtype):
-        self.net, self.device, self.precision = net, device, precision
+        self.task, self.net, self.device, self.precision = task, net, device, precision
         self.answers, self.influence = answers_of(task), task.optional("influence")
         self.can_explain = self.influence is not None
+
+    @property
+    def in_float32(self) -> TorchNetwork:
+        """The same network in full precision. For steps so small that casting the weights would take longest."""
+        return TorchNetwork(self.task, self.net, self.device, torch.float32)
 
     @torch.inference_mode()
     def __call__(self, inputs: Arrays) -> dict[str, np.ndarray]:

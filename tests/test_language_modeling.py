@@ -383,7 +383,6 @@ def test_the_same_seed_writes_the_same(writer: Path) -> None:
 def test_writing_goes_on_with_the_state(writer: Path) -> None:
     """What was written, given as the prompt, is gone on from in the same way."""
     predictor = load_predictor(writer)
-    predictor.network.precision = torch.float32  # type: ignore[attr-defined]
     (whole,) = text_by(predictor, "the cat", length=60, temperature=0.0)
     (rest,) = text_by(predictor, "the cat" + whole[:30], length=30, temperature=0.0)
     assert whole[30:] == rest
@@ -409,7 +408,6 @@ def test_tokens_are_drawn_as_often_as_they_are_likely() -> None:
 def test_an_exported_graph_writes_the_same(writer: Path, tmp_path: Path) -> None:
     assert run("export", "--model_dir", writer, "--output", tmp_path / "model.onnx").status == 0
     original, exported = load_predictor(writer), load_predictor(tmp_path / "model.onnx")
-    original.network.precision = torch.float32  # type: ignore[attr-defined]
     assert text_by(original, "dog", 2, length=100) == text_by(exported, "dog", 2, length=100)
     result = run("predict", "--weights", tmp_path / "model.onnx", "--score", tmp_path / "model.onnx")
     refused(result, "takes their weights rather than an exported graph")

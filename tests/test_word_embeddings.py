@@ -112,12 +112,12 @@ def test_of_the_neighbours_a_random_number_is_seen(tmp_path: Path) -> None:
 
 
 def test_words_are_drawn_by_their_frequency(built: Path) -> None:
-    dataset = dataset_of(built, negatives=50, subsample=0.0)
-    inputs, _ = dataset.__getitems__(Batch(0, torch.arange(len(dataset))))
+    dataset = dataset_of(built, subsample=0.0)
+    drawn = [dataset.__getitems__(Batch(0, torch.tensor([i])))[0]["drawn"] for i in range(400)]
     counts = np.bincount(dataset.text, minlength=11) ** 0.75
-    drawn = inputs["negatives"].flatten().bincount(minlength=11).numpy()
-    assert drawn / drawn.sum() == pytest.approx(counts / counts.sum(), abs=0.01)
-    assert drawn[[PAD, UNK]].tolist() == [0, 0]
+    found = torch.cat(drawn).bincount(minlength=11).numpy()
+    assert found / found.sum() == pytest.approx(counts / counts.sum(), abs=0.01)
+    assert found[[PAD, UNK]].tolist() == [0, 0]
 
 
 # --------------------------------------------------------------------------------------------- network
@@ -147,7 +147,9 @@ def test_negative_sampling(built: Path, net: str) -> None:
                 continue
             x = vectors[inputs["words"][i]] if net == "skipgram" else vectors[context[context > 0]].mean(dim=0)
             total += float(-F.logsigmoid(outputs[true] @ x))
-            total += sum(float(-F.logsigmoid(-outputs[n] @ x)) for n in inputs["negatives"][i][j] if n != true)
+            others = [*context.tolist()] if net == "skipgram" else [true]
+            drawn = [float(-F.logsigmoid(-outputs[n] @ x)) for n in inputs["drawn"] if n not in others]
+            total += 3 * sum(drawn) / len(inputs["drawn"])
             count += 1
     assert loss_fn(network(inputs), labels).item() == pytest.approx(total / count, rel=1e-4)
 

@@ -16,6 +16,7 @@ DEMONSTRATION = 300  # tokens
 
 def write(processing: Any, network: Any, prompt: str, style: Style, samples: int = 1) -> Iterator[list[str]]:
     """See `Processing.write`. The first sample is the same however many there are, but for rounding."""
+    network = getattr(network, "in_float32", network)
     numbers = processing.encode(prompt) or [PAD]  # the beginning of a text
     draws = np.stack([np.random.default_rng((style.seed, i)).random(style.length) for i in range(samples)])
     outputs = network(processing.collate([numbers]))

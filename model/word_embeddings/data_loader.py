@@ -19,6 +19,7 @@ from utils import UserError
 from .params import Params
 
 KEEP, WINDOW, NEGATIVES = 1, 2, 3  # parts of the keys of its random numbers
+NUM_DRAWN = 128  # words that a batch shares
 TABLE = 2**20  # entries in which each word stands as often as it is drawn
 
 
@@ -33,8 +34,7 @@ class Dataset(BaseDataset):
     The inputs of a batch are:
 
     - "words": batch_size; and "context": batch_size x num_neighbours, PAD where there is none;
-    - "negatives": batch_size x num_true x params.negatives words, drawn by frequency^0.75 (section 2.2), if there are
-      any; num_true is the number of neighbours for "skipgram", else 1.
+    - "drawn": NUM_DRAWN words, drawn by frequency^0.75 (section 2.2), if params.negatives is not 0.
 
     Its labels are what is predicted: batch_size words ("skipgram": their neighbours), -1 where there is none.
     """
@@ -99,9 +99,8 @@ class Dataset(BaseDataset):
             labels = np.where(there.any(axis=1), words, -1)
         inputs = {"words": torch.from_numpy(words), "context": torch.from_numpy(context)}
         if params.negatives:
-            shape = (*(labels.shape if labels.ndim == 2 else (len(at), 1)), params.negatives)
-            drawn = self.table[make_rng(*key, NEGATIVES).integers(0, TABLE, shape)].astype(np.int64)
-            inputs["negatives"] = torch.from_numpy(drawn)
+            drawn = self.table[make_rng(*key, NEGATIVES).integers(0, TABLE, NUM_DRAWN)]
+            inputs["drawn"] = torch.from_numpy(drawn.astype(np.int64))
         return inputs, torch.from_numpy(labels)
 
     def digest(self) -> str:

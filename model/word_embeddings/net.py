@@ -41,8 +41,8 @@ class Net(TokenNet):
             inputs: see `Dataset`; or "query" and "signs", see `Processing`.
 
         Returns:
-            "scores", batch_size x num_true x (1 + negatives) of the true word and those that are drawn, or
-            "logits", batch_size x num_tokens; or "similarities", batch_size x num_tokens cosines.
+            "scores", batch_size x num_true of the true words, and "drawn", batch_size: what the words that are drawn
+            add to the loss of each; or "logits", batch_size x num_tokens; or "similarities", cosines of the same shape.
         """
         if "query" in inputs:
             return {"similarities": self.similarities(inputs["query"], inputs["signs"])}
@@ -53,14 +53,15 @@ class Net(TokenNet):
             x = torch.tanh(self.hidden(self.embedding(context).flatten(1)))  # batch_size x hidden_dim
         else:
             x = F.embedding_bag(context, self.embedding.weight, mode="mean", padding_idx=PAD)
-        if "negatives" not in inputs:
-            return {"logits": F.linear(x, self.output.weight).float()}
-        true = context if self.params.net == "skipgram" else inputs["words"][:, None]
-        targets = torch.cat([true.unsqueeze(2), inputs["negatives"]], dim=2)  # batch_size x num_true x 1+negatives
-        scores = self.output(targets.flatten(1)) @ x.to(self.output.weight.dtype).unsqueeze(2)
-        scores = scores.view(targets.shape).float()
-        is_true = inputs["negatives"] == true.unsqueeze(2)  # drawn by chance, which does not count
-        return {"scores": torch.cat([scores[..., :1], scores[..., 1:].masked_fill(is_true, -torch.inf)], dim=2)}
+        weight = self.output.weight
+        if "drawn" not in inputs:
+            return {"logits": F.linear(x, weight).float()}
+        true = context if self.params.net == "skipgram" else inputs["words"][:, None]  # batch_size x num_true
+        scores = (self.output(true) @ x.to(weight.dtype).unsqueeze(2)).squeeze(2).float()
+        drawn = F.linear(x, self.output(inputs["drawn"])).float()  # batch_size x num_drawn
+        is_true = (inputs["drawn"] == true.unsqueeze(2)).any(dim=1)  # by chance, which does not count
+        losses = F.softplus(drawn).masked_fill(is_true, 0).mean(dim=1)
+        return {"scores": scores, "drawn": self.params.negatives * losses}
 
     def similarities(self, query: Tensor, signs: Tensor) -> Tensor:
         """batch_size x num_tokens: the cosine of each word's vector with the sum of the query's directions."""
@@ -73,14 +74,13 @@ class Net(TokenNet):
 def loss_fn(outputs: dict[str, Tensor], labels: Tensor) -> Tensor:
     """Of each true word, in nats: its cross-entropy, or with negative sampling -log(sigmoid(score)), and the same of
     the words that are drawn, with the opposite sign (Mikolov et al. 2013, "Distributed representations of words and
-    phrases and their compositionality", equation 4)."""
+    phrases and their compositionality", equation 4). A batch shares the words that are drawn: there are more than
+    `negatives` of them, and each weighs less, so that the expected loss is the same."""
     labels = labels.view(len(labels), -1)  # batch_size x num_true
     if "logits" in outputs:
-        log_p = outputs["logits"].log_softmax(dim=1)
-        losses = -log_p.gather(1, labels.clamp(min=0))
+        losses = -outputs["logits"].log_softmax(dim=1).gather(1, labels.clamp(min=0))
     else:
-        scores = outputs["scores"]
-        losses = F.softplus(-scores[..., 0]) + F.softplus(scores[..., 1:]).sum(dim=2)
+        losses = F.softplus(-outputs["scores"]) + outputs["drawn"].unsqueeze(1)
     return losses.masked_fill(labels < 0, 0).sum() / num_items(labels).clamp(min=1)
 
 
