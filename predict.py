@@ -23,7 +23,7 @@ from typing import Any
 from engine.commands import run_command
 from engine.predicting import Options, Predictor
 from engine.predictions import FORMATS, check_output, open_writer
-from engine.writing import add_writing_arguments, write_samples
+from engine.writing import add_writing_arguments, check_flags, write_samples
 from model import TASKS
 from utils import Progress, UserError
 
@@ -72,8 +72,10 @@ def score(predictor: Any, path: Path, encoding: str) -> None:
     from evaluate import evaluate
 
     task, params, network = TASKS[predictor.task], predictor.params, predictor.network
-    if task.optional("load_text") is None or not hasattr(network, "net"):
-        raise UserError("--score is for language models, and takes their weights rather than an exported graph.")
+    if task.optional("load_text") is None:
+        raise UserError(f"--score is for language models; this network is for {task.name.replace('_', ' ')}.")
+    if not hasattr(network, "net"):
+        raise UserError("--score takes weights; an exported graph says what comes next, but does not score a text.")
     loader = loader_of(task.optional("load_text")(path, params, encoding), params)
     numbers = evaluate(network.net, loader, task, params, network.device)
     print("  ".join(f"{name} {value:.4f}" for name, value in numbers.items()))
@@ -83,6 +85,7 @@ def main() -> None:
     args = parse_args()
     if args.top < 1:
         raise UserError(f"--top {args.top}: expected at least 1.")
+    check_flags(args)
     check_output(args.output, (args.file, *args.inputs))
     predictor = load_predictor(args.weights or args.model_dir, args.device, args.top)
     if args.explain:

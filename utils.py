@@ -7,6 +7,7 @@ import errno
 import io
 import json
 import logging
+import logging.handlers
 import os
 import shutil
 import sys
@@ -70,7 +71,24 @@ def set_logger(log_file: Path | None = None) -> None:
     if log_file is not None:
         handler = _LogFile(log_file, encoding="utf-8", errors="backslashreplace")
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s: %(message)s"))
+        for early in root.handlers:
+            if isinstance(early, logging.handlers.MemoryHandler):
+                for record in early.buffer:
+                    handler.handle(record)
+                early.buffer.clear()
         root.addHandler(handler)
+
+
+@contextlib.contextmanager
+def kept_for_the_log() -> Iterator[None]:
+    """What is logged in the block is also written to the log file that `set_logger` opens within it, from its start."""
+    early = logging.handlers.MemoryHandler(capacity=10_000, flushLevel=logging.CRITICAL + 1, flushOnClose=False)
+    logging.getLogger().addHandler(early)
+    try:
+        yield
+    finally:
+        logging.getLogger().removeHandler(early)
+        early.close()
 
 
 def silence(descriptor: int) -> None:

@@ -86,6 +86,8 @@ def freeze(net: nn.Module, optimizer: torch.optim.Optimizer, epoch: int) -> None
     trained = {parameter for group in optimizer.param_groups for parameter in group["params"]}
     for name, parameter in net.named_parameters():
         parameter.requires_grad_(parameter in trained and not any(begins_with(name, prefix) for prefix in frozen))
+    if frozen:
+        logger.info("Frozen in epoch %d: %s", epoch + 1, ", ".join(frozen))
 
 
 def without_compiler(optimizer: Any) -> Any:

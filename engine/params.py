@@ -276,7 +276,8 @@ def describe(schema: Mapping[str, Any]) -> str:
     if "enum" in schema:
         return "one of " + ", ".join(schema["enum"])
     bounds = [f"{sign} {schema[bound]}" for bound, sign in NAMES_OF_BOUNDS.items() if bound in schema]
-    each = f", each {describe(schema['items'])}" if schema.get("items") else ""
+    inner = schema.get("items") or schema.get("additionalProperties")
+    each = f", each {describe(inner)}" if isinstance(inner, dict) and inner else ""
     return f"{NAMES_OF_TYPES.get(schema.get('type', ''), 'another value')} {' and '.join(bounds)}".rstrip() + each
 
 

@@ -27,7 +27,7 @@ from engine.run import Run, digests_of, is_finished
 from engine.signals import Stopped, stop
 from engine.summary import summarize
 from engine.torch_network import predictor_of
-from utils import UserError, check_writable, logger, save_json, set_logger, write_atomically
+from utils import UserError, check_writable, kept_for_the_log, logger, save_json, set_logger, write_atomically
 
 
 class Start(NamedTuple):
@@ -71,7 +71,7 @@ def open_run(
     device, goal = choose_device(device_name), goal_of(task, params, params.monitor)
     is_new_folder = not model_dir.exists()
     check_writable(model_dir)
-    with locked(model_dir), _left_as_found(model_dir, is_new_folder):
+    with locked(model_dir), _left_as_found(model_dir, is_new_folder), kept_for_the_log():
         start = choose_start(experiment, goal, restore_file, restart)
         before, now = read_run(model_dir), describe_run(params, goal, device, start.restore_file)
         if start.checkpoint and start.kind in ("resumed", "finished"):
@@ -215,6 +215,7 @@ def _prepare(
         restore_weights(net, start.checkpoint)
     elif hasattr(net, "load_pretrained"):
         net.load_pretrained()
+    scales_of(net, params)  # raises if learning_rate_scale names nothing
     if start.checkpoint and start.kind == "resumed":
         _check_same_files(experiment, start.checkpoint, loaders)
     return net, loaders

@@ -24,7 +24,8 @@ class TextProcessing(Processing):
         if words and options.file:
             raise UserError("Sentences and --file: expected one of the two.")
         if not words and not options.file:
-            raise UserError("Which text? Expected sentences in quotation marks, or --file FILE, or - for stdin.")
+            hint = " To write: --prompt TEXT" if self.writes else ""
+            raise UserError(f"Which text? Expected sentences in quotation marks, or --file FILE, or - for stdin.{hint}")
         if (options.columns or options.text_column) and not options.file:
             raise UserError("--columns and --text_column say how --file is laid out, and there is none.")
         if len(words) == 1 and words[0] != "-" and os.path.exists(words[0]):

@@ -79,11 +79,21 @@ def add_writing_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--score", metavar="FILE", help="say how well the network foresees this text (perplexity)")
 
 
+def check_flags(args: argparse.Namespace) -> None:
+    """Raises UserError if flags of predict.py do not go together."""
+    asked = "--prompt" if args.prompt is not None else "--score" if args.score else ""
+    given = {"INPUT": args.inputs, "--file": args.file, "--output": args.output, "--format": args.format}
+    given |= {"--score": args.score if asked == "--prompt" else None}
+    if asked and (other := next((name for name, value in given.items() if value), None)):
+        hint = " To write to a file: > FILE" if other in ("--output", "--format") else ""
+        raise UserError(f"{asked} and {other}: expected one of the two.{hint}")
+    defaults = {**Style._field_defaults, "samples": 1}
+    if asked != "--prompt" and (changed := [name for name in defaults if getattr(args, name) != defaults[name]]):
+        raise UserError(f"--{changed[0]} says how to write, and --prompt is not given.")
+
+
 def write_samples(predictor: Predictor, args: argparse.Namespace) -> None:
     """Print texts that begin with --prompt. A single one appears while it is written. Raises UserError."""
-    for other in ("inputs", "file", "score", "output", "format"):
-        if getattr(args, other):
-            raise UserError(f"--prompt and {'INPUT' if other == 'inputs' else f'--{other}'}: expected one of the two.")
     processing = predictor.processing
     if not processing.writes:
         raise UserError(DOES_NOT_WRITE)

@@ -32,7 +32,8 @@ class Writers:
         if self.count >= self.limits.writers:
             raise Refused(429, f"{self.count} texts are being written; try again in a second")
         self.count += 1
-        return Written(write(predictor, prompt, style), self)
+        unknown = len(predictor.processing.unknown_in(prompt))
+        return Written(write(predictor, prompt, style), self, {"x-unknown-tokens": str(unknown)})
 
     def parse(self, predictor: Predictor, body: bytes | bytearray) -> tuple[str, Style]:
         """The beginning, and how to go on. Raises Refused."""
@@ -62,8 +63,8 @@ class Writers:
 class Written(StreamingResponse):
     """Counts as one of `writers` until it is over, however it ends."""
 
-    def __init__(self, parts: Iterator[str], writers: Writers):
-        super().__init__(parts, media_type="text/plain; charset=utf-8", headers=NO_SNIFFING)
+    def __init__(self, parts: Iterator[str], writers: Writers, headers: dict[str, str]):
+        super().__init__(parts, media_type="text/plain; charset=utf-8", headers={**headers, **NO_SNIFFING})
         self.writers = writers
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -132,6 +132,7 @@ def test_what_fits_is_taken(data: Path, model: Path, tmp_path: Path, monkeypatch
     folder = classify(tmp_path / "a", data, model, **values)
     result = start(folder, monkeypatch)
     assert "frozen" in result.out
+    assert "encoder.forwards.0, encoder.forwards.1" in (folder / "train.log").read_text()  # though the log began later
     source, taken = (fetch_checkpoint(place, "last") for place in (model, folder))
     theirs, ours = source["state_dict"], taken["state_dict"]
     for name in (name for name in ours if name.startswith("encoder.forwards.")):
@@ -149,7 +150,11 @@ def test_what_does_not_fit_is_named(data: Path, model: Path, tmp_path: Path, mon
     assert "encoder.forwards.0 (40 x 6 there, 20 x 6 here)" in out
     assert "encoder.backwards.0 (not there)" in out
     refused(
-        run("train", "--model_dir", classify(tmp_path / "b", data, model, lstm_hidden_dim=5, freeze_epochs=1)),
+        run(
+            "train",
+            "--model_dir",
+            classify(tmp_path / "b", data, model, lstm_hidden_dim=5, freeze_epochs=1, num_epochs=2),
+        ),
         "With freeze_epochs, all layers that read forwards must fit. Not taken: encoder.forwards.0",
     )
     refused(
@@ -177,7 +182,9 @@ def test_layers_are_unfrozen_one_by_one(
 ) -> None:
     """From the last to the first; also by a run that was stopped."""
     whole, parts = (classify(tmp_path / name, data, model, freeze_epochs=1, num_epochs=4) for name in "ab")
-    train_ok(whole)
+    out = train_ok(whole)
+    assert "Frozen in epoch 1: embedding, encoder.forwards.0, encoder.forwards.1\n" in out
+    assert "Frozen in epoch 3: embedding\n" in out
     weights = [torch.load(path, weights_only=True)["state_dict"] for path in sorted((whole / "last_weights").glob("*"))
                if path.suffix == ".pt"]  # fmt: skip
     layers = ["embedding.weight", "encoder.forwards.0.weight_hh_l0", "encoder.forwards.1.weight_hh_l0", "fc.weight"]
@@ -190,3 +197,25 @@ def test_layers_are_unfrozen_one_by_one(
     train_ok(parts)
     again = fetch_checkpoint(parts, "last")["state_dict"]
     assert all(torch.equal(again[name], weights[-1][name]) for name in again)
+
+
+def test_epochs_that_freeze_nothing_or_everything(data: Path, model: Path, tmp_path: Path) -> None:
+    folder = write(tmp_path / "a", "text_classification", data / "reviews", freeze_epochs=1)
+    refused(run("train", "--model_dir", folder), "freeze_epochs: expected 0 where there is no pretrained_encoder")
+    folder = classify(tmp_path / "b", data, model, freeze_epochs=2, num_epochs=2)
+    refused(run("train", "--model_dir", folder), "freeze_epochs: expected less than num_epochs")
+
+
+def test_vectors_of_words_are_not_for_characters(data: Path, tmp_path: Path) -> None:
+    (tmp_path / "vectors.txt").write_text("the 1 2 3 4 5 6\n")
+    values = {"pretrained_embeddings": str(tmp_path / "vectors.txt")}
+    folder = write(tmp_path / "a", "language_modeling", data / "chars", **values)
+    refused(run("train", "--model_dir", folder), "vectors of words, but this network reads characters")
+
+
+def test_a_misspelt_part_leaves_no_folder(data: Path, model: Path, tmp_path: Path) -> None:
+    base = write(tmp_path / "base", "text_classification", data / "reviews")
+    words = ("--model_dir", tmp_path / "new", "--base", base, "--set")
+    refused(run("train", *words, 'learning_rate_scale={"encodr": 0.1}'), "Did you mean encoder?")
+    assert not (tmp_path / "new").exists()
+    refused(run("train", *words, 'learning_rate_scale={"encoder": -1}'), "expected an object, each a number >= 0")

@@ -122,6 +122,18 @@ def test_the_state_is_carried_on(rnn: str) -> None:
             torch.testing.assert_close(a, b, atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize("rnn", ["lstm", "gru", "rnn"])
+def test_a_single_step_is_a_step(rnn: str) -> None:
+    """It takes another way, which is faster."""
+    net = make_net(make_params(rnn=rnn, num_layers=2)).eval()
+    tokens, state = torch.randint(2, 10, (3, 7)), net.first_state(3)
+    expected, after = net.read(tokens, state, net.vectors())
+    for step in range(7):
+        x, state = net.read(tokens[:, step : step + 1], state, net.vectors())
+        torch.testing.assert_close(x[:, 0], expected[:, step], atol=1e-6, rtol=0)
+    torch.testing.assert_close(state, after, atol=1e-6, rtol=0)
+
+
 def test_evaluation_does_not_depend_on_the_batch_size() -> None:
     """And hardly on that a text is read in streams: against reading it from beginning to end."""
     losses = []
@@ -162,7 +174,10 @@ def test_an_epoch_begins_without_a_state() -> None:
 
 
 def test_a_text_that_is_too_short() -> None:
-    with pytest.raises(UserError, match=r"x/tokens\.bin: 7 tokens, too few for 4 streams"):
+    with pytest.raises(
+        UserError,
+        match=r"7 tokens, too few for 4 parts side by side\. Expected a batch_size of at most 3",
+    ):
         streams(7, make_params(), training=True)
 
 
@@ -410,7 +425,7 @@ def test_an_exported_graph_writes_the_same(writer: Path, tmp_path: Path) -> None
     original, exported = load_predictor(writer), load_predictor(tmp_path / "model.onnx")
     assert text_by(original, "dog", 2, length=100) == text_by(exported, "dog", 2, length=100)
     result = run("predict", "--weights", tmp_path / "model.onnx", "--score", tmp_path / "model.onnx")
-    refused(result, "takes their weights rather than an exported graph")
+    refused(result, "an exported graph says what comes next")
 
 
 def test_words_are_joined() -> None:
@@ -445,6 +460,13 @@ def test_prompts_of_white_space(prompt: str) -> None:
 @pytest.mark.parametrize("other", [["the"], ["--file", "a.txt"], ["--output", "a.txt"], ["--score", "a.txt"]])
 def test_what_does_not_go_with_a_prompt(writer: Path, other: list[str]) -> None:
     refused(run("predict", "--model_dir", writer, "--prompt", "a", *other), "--prompt and", "expected one of the two")
+    if other[0] != "--score":
+        refused(run("predict", "--model_dir", writer, "--score", "b.txt", *other), "--score and", "expected one of the")
+
+
+def test_how_to_write_without_a_prompt(writer: Path) -> None:
+    refused(run("predict", "--model_dir", writer, "the", "--temperature", 0.5), "--temperature says how to write")
+    refused(run("predict", "--model_dir", writer), "To write: --prompt TEXT")
 
 
 def test_a_prompt_that_is_not_unicode(writer: Path) -> None:
@@ -507,6 +529,8 @@ def test_the_server_writes(client: TestClient, writer: Path) -> None:
     answer = client.post("/write", json={"prompt": "the", "length": 50, "seed": 3})
     assert (answer.status_code, answer.headers["content-type"]) == (200, "text/plain; charset=utf-8")
     assert [answer.text] == text_by(load_predictor(writer), "the", length=50, seed=3)
+    assert answer.headers["x-unknown-tokens"] == "0"
+    assert client.post("/write", json={"prompt": "th\u00e4", "length": 1}).headers["x-unknown-tokens"] == "1"
     assert client.get("/model").json()["writes"]["temperature"] == 0.8
     assert "/write" in client.get("/openapi.json").json()["paths"]
     assert client.post("/predict", json={"inputs": ["the d"]}).status_code == 200

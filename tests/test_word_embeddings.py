@@ -214,7 +214,7 @@ def test_three_words(stories: Path) -> None:
 def test_words_that_cannot_be_asked(stories: Path) -> None:
     errors = [record["error"] for record in load_predictor(stories)(["hors", "dog cat", ["a", 3]])]
     assert errors == [
-        "hors: not in the vocabulary. Did you mean horse?",
+        "not in the vocabulary. Did you mean horse?",
         "2 words; expected one, or three: a is to b as c is to what?",
         "expected a word, or three",
     ]

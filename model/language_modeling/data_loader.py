@@ -55,7 +55,8 @@ class Streams(BaseDataset):
         self.labels, self.seed, self.training, self.num_steps = raw, params.seed, training, params.num_steps
         streams = params.batch_size if training else max(1, min(MOST_STREAMS, len(raw) // (4 * WARM_UP)))
         if training and len(raw) < 2 * streams:
-            raise UserError(f"{path}: {len(raw)} tokens, too few for {streams} streams. Choose a smaller batch_size.")
+            most = f"a batch_size of at most {len(raw) // 2}" if len(raw) > 1 else "more text"
+            raise UserError(f"{path}: {len(raw)} tokens, too few for {streams} parts side by side. Expected {most}.")
         if not len(raw):
             raise UserError(f"{path}: empty. Expected text.")
         self.batch_size = self.num_streams = streams

@@ -15,6 +15,7 @@ from torch.func import functional_call
 from .gated import GATES, GatedRNN
 
 CELLS = {"lstm": nn.LSTM, "gru": nn.GRU, "rnn": nn.RNN}
+STEPS: dict[Any, Any] = {nn.LSTM: torch.lstm_cell, nn.GRU: torch.gru_cell, nn.RNN: torch.rnn_tanh_cell}
 
 
 class LockedDropout(nn.Module):
@@ -136,19 +137,26 @@ class RecurrentEncoder(nn.Module):
         """One layer, `number` of those that read forwards and then of those that read backwards. A state is batch_size
         x state_dim."""
         layer: Any = self.forwards[number] if number < self.num_layers else self.backwards[number - self.num_layers]
-        arguments: tuple[Any, ...] = (x,)
-        if state is not None:
-            parts = state.unsqueeze(0).split(layer.hidden_size, dim=2)  # each 1 x batch_size x hidden_dim
-            parts = tuple(part.contiguous() for part in parts)
-            arguments = (x, parts if len(parts) > 1 else parts[0])
-        if self.training and self.recurrent_dropouts[number].p:
-            weight = self.recurrent_dropouts[number](layer.weight_hh_l0.unsqueeze(0)).squeeze(0)
-            y, *after = functional_call(layer, {"weight_hh_l0": weight}, arguments)
-        else:
-            y, *after = layer(*arguments)
+        weight = layer.weight_hh_l0
+        dropout: Any = self.recurrent_dropouts[number]
+        drops = self.training and dropout.p > 0
+        if drops:
+            weight = dropout(weight.unsqueeze(0)).squeeze(0)
         if state is None:
-            return y, None
-        return y, torch.cat(after[0] if isinstance(after[0], tuple) else after, dim=2).squeeze(0)
+            return (functional_call(layer, {"weight_hh_l0": weight}, (x,)) if drops else layer(x))[0], None
+        parts = state.unsqueeze(0).split(layer.hidden_size, dim=2)  # each 1 x batch_size x hidden_dim
+        parts = tuple(part.contiguous() for part in parts)
+        if x.shape[1] == 1 and not torch.jit.is_tracing():  # for one step, several times faster than the layer
+            before = tuple(part.squeeze(0) for part in parts)
+            biases = layer.bias_ih_l0, layer.bias_hh_l0
+            found = STEPS[type(layer)](
+                x.squeeze(1), before if len(before) > 1 else before[0], layer.weight_ih_l0, weight, *biases
+            )
+            after = found if isinstance(found, tuple) else (found,)
+            return after[0].unsqueeze(1), torch.cat(after, dim=1)
+        arguments = (x, parts if len(parts) > 1 else parts[0])
+        y, last = functional_call(layer, {"weight_hh_l0": weight}, arguments) if drops else layer(*arguments)
+        return y, torch.cat(last if isinstance(last, tuple) else (last,), dim=2).squeeze(0)
 
 
 def reversed_within(lengths: Tensor, length: int) -> Tensor:

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from engine.params import DataParams as SharedDataParams
 from engine.params import TrainingParams
@@ -92,6 +92,14 @@ class TextParams(EncoderParams):
     )
     peepholes: bool = Field(False, description="gated: whether the gates also see the cell.")
     bidirectional: bool = Field(False, description="Whether recurrent layers also read backwards.")
+
+    @model_validator(mode="after")
+    def _check_freeze_epochs(self) -> Self:
+        if self.freeze_epochs and not self.pretrained_encoder:
+            raise ValueError("freeze_epochs: expected 0 where there is no pretrained_encoder.")
+        if self.freeze_epochs >= self.num_epochs > 0 and self.freeze_epochs:
+            raise ValueError("freeze_epochs: expected less than num_epochs, or what is frozen is never trained.")
+        return self
 
 
 class VocabularyParams(SharedDataParams):

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from model.layers import PAD, UNK
 from model.layers.characters import CharCNN, CharRNN
 from model.layers.recurrent import LockedDropout, RecurrentEncoder
+from utils import UserError
 
 from .embeddings import read_embeddings
 from .params import TextParams, VectorParams
@@ -29,14 +30,17 @@ class TokenNet(nn.Module):
     def load_pretrained(self) -> None:
         """Begin with the vectors of params.pretrained_embeddings, and with what fits of params.pretrained_encoder.
         Raises UserError."""
+        level: Any = getattr(self.params, "level", None) or getattr(self.params.data, "level", "word")
         if self.params.pretrained_embeddings:
+            if level == "char":
+                raise UserError("pretrained_embeddings: these are vectors of words, but this network reads characters.")
             vectors = read_embeddings(
                 Path(self.params.pretrained_embeddings), self.params.vocabulary, self.params.embedding_dim
             )
             weight = self.embedding.weight
             weight[list(vectors)] = torch.tensor([*vectors.values()], device=weight.device)
         if getattr(self.params, "pretrained_encoder", ""):
-            load_encoder(self, self.params, getattr(self.params, "level", "word"), self.params.freeze_epochs > 0)
+            load_encoder(self, self.params, level, self.params.freeze_epochs > 0)
 
     def frozen(self, epoch: int) -> list[str]:
         """The layers that are not trained in an epoch, counted from 0: what pretrained_encoder gave is unfrozen from

@@ -19,7 +19,7 @@ from utils import UserError
 from .params import Params
 
 KEEP, WINDOW, NEGATIVES = 1, 2, 3  # parts of the keys of its random numbers
-NUM_DRAWN = 128  # words that a batch shares
+NUM_DRAWN = 64  # words that a batch shares
 TABLE = 2**20  # entries in which each word stands as often as it is drawn
 
 

@@ -45,7 +45,8 @@ class Processing(TextProcessing):
         numbers = [self.vocabulary.get(self.params.normalize(word), UNK) for word in words]
         for word, number in zip(words, numbers, strict=True):
             if number == UNK:
-                raise UserError(f"{word}: not in the vocabulary.{did_you_mean(word, self.forms)}")
+                which = f": {word}" if len(words) > 1 else ""
+                raise UserError(f"not in the vocabulary{which}.{did_you_mean(word, self.forms)}")
         return Example(" ".join(words), numbers)
 
     def collate(self, contents: Sequence[list[int]]) -> Arrays:

@@ -14,7 +14,7 @@ from utils import whole_file
 
 SHOWN, NEIGHBOURS = 10, 5  # words of which neighbours are shown, and how many
 SKIPPED = 20  # of the most frequent words, which are the grammar's
-DRAWN = 150  # words in the picture
+DRAWN = 80  # words in the picture
 
 
 def demonstrate(predictor: Predictor) -> str:
