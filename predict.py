@@ -40,6 +40,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--encoding", default="utf-8", help="text: of --file (%(default)s)")
     parser.add_argument("--top", type=int, default=1, help="how many classes to list (%(default)s)")
     parser.add_argument("--explain", action="store_true", help="classes of text: also say which words decided")
+    parser.add_argument("--analogy", nargs=3, metavar=("A", "B", "C"), help="word vectors: A is to B as C is to what?")
     parser.add_argument("--format", choices=FORMATS, help="output format (that of --output's ending, else text)")
     parser.add_argument("--output", metavar="FILE", help="write to a file, which appears when it is whole")
     parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, mps (the fastest available)")
@@ -95,6 +96,8 @@ def main() -> None:
     if args.score:
         return score(predictor, Path(args.score), args.encoding)
     gc.freeze()  # what is loaded stays, so the garbage collector need not look through it again and again
+    if args.analogy:
+        args.inputs.append(" ".join(args.analogy))
     options = Options(args.file, args.tokenized, args.columns, args.text_column, args.encoding)
     inputs = predictor.processing.read(args.inputs, options)
     with open_writer(predictor.processing, args.format, args.output) as writer:

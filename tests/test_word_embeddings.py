@@ -209,6 +209,9 @@ def test_three_words(stories: Path) -> None:
     (record,) = predictor(["dog cat bread"])
     assert not {"dog", "cat", "bread"} & record["probabilities"].keys()
     assert set(record["probabilities"]) < set(FOOD)
+    asked = run("predict", "--model_dir", stories, "--analogy", "dog", "cat", "bread", "--top", 3).out
+    assert asked == run("predict", "--model_dir", stories, "dog cat bread", "--top", 3).out
+    assert asked.split()[0] == record["prediction"]
 
 
 def test_words_that_cannot_be_asked(stories: Path) -> None:
