@@ -10,7 +10,7 @@ import ipaddress
 import json
 import re
 import warnings
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
@@ -115,22 +115,28 @@ class App(FastAPI):
 
     async def predict(self, request: Request) -> Response:
         """POST /predict."""
-        try:
-            async with self.bodies.read(request) as body:
-                return as_response(await self.batcher.answer(*await self._parse(request, body)))
-        except Refused as error:
-            return refusal(error.status, error.message, {"retry-after": "1"} if error.status == 429 else {})
-        except ClientDisconnect:
-            return refusal(400, "the body is cut off")  # which nobody reads
+
+        async def answer(body: bytearray) -> Response:
+            return as_response(await self.batcher.answer(*await self._parse(request, body)))
+
+        return await self._reply(request, answer)
 
     async def write(self, request: Request) -> Response:
         """POST /write."""
         kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
         if kind != "application/json":  # which a page of another server cannot send without being asked
             return refusal(415, f"Content-Type: expected application/json, got {kind[:100] or 'none'}")
+
+        async def answer(body: bytearray) -> Response:
+            return self.writers.answer(self.batcher.predictor, body)
+
+        return await self._reply(request, answer)
+
+    async def _reply(self, request: Request, answer: Callable[[bytearray], Awaitable[Response]]) -> Response:
+        """What `answer` makes of the body of a request, or why it is refused."""
         try:
             async with self.bodies.read(request) as body:
-                return self.writers.answer(self.batcher.predictor, body)
+                return await answer(body)
         except Refused as error:
             return refusal(error.status, error.message, {"retry-after": "1"} if error.status == 429 else {})
         except ClientDisconnect:

@@ -31,8 +31,8 @@ class Writers:
         prompt, style = self.parse(predictor, body)
         if self.count >= self.limits.writers:
             raise Refused(429, f"{self.count} texts are being written; try again in a second")
-        self.count += 1
         unknown = len(predictor.processing.unknown_in(prompt))
+        self.count += 1  # the response takes it back
         return Written(write(predictor, prompt, style), self, {"x-unknown-tokens": str(unknown)})
 
     def parse(self, predictor: Predictor, body: bytes | bytearray) -> tuple[str, Style]:

@@ -13,8 +13,7 @@ from engine.building import digest_of
 from engine.loaders import Batch, make_rng
 from engine.loaders import Dataset as BaseDataset
 from model.layers import PAD
-from model.text.plain import cut, encoder, map_tokens, numbers_of, read_blocks, splitter
-from model.text.tokenizer import Tokenizer
+from model.text.plain import cut, encoder, map_tokens, numbers_of, read_blocks, splitter_of_corpus
 from utils import UserError, logger
 
 from .params import Params
@@ -72,8 +71,10 @@ class Streams(BaseDataset):
         number = batch.indices.numpy() // self.num_streams - self.warm_up
         start = make_rng(self.seed, batch.epoch, START).integers(len(self.raw)) if self.training else 0
         labels, before = self.tokens_at(positions + start), self.tokens_at(positions + start - 1)
-        before = np.where((positions + start) % len(self.raw) == 0, PAD, before)  # the beginning of the text
-        before = np.where(positions < 0, PAD, before)
+        is_beginning = (positions < 0) | (
+            (positions + start) % len(self.raw) == 0
+        )  # of the text, where nothing is before
+        before = np.where(is_beginning, PAD, before)
         # the first stream has nothing to warm up with, so it begins where it counts
         is_first = (number == -self.warm_up) | ((number == 0) & (positions[:, 0] == 0))
         inputs = {"tokens": torch.from_numpy(before), "continues": torch.from_numpy(~is_first)}
@@ -112,7 +113,7 @@ class Dataset(Streams):
 def load_text(path: Path, params: Params, encoding: str) -> Streams:
     """A text file, to be evaluated: split as the data was. Raises UserError when it cannot be read, or is empty."""
     data = params.data
-    split = None if data.level == "char" else splitter(str.split if data.tokenized else Tokenizer().words)
+    split = splitter_of_corpus(data.level, data.tokenized)
     encode = encoder(data.tokens, split)
     texts = cut(read_blocks(path, encoding), [""], [0], path, by_words=split is not None)
     raw = np.concatenate([encode(text) for _, text in texts] or [np.zeros(0, np.int64)])

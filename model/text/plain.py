@@ -53,13 +53,12 @@ def build_tokens(source: Path, folder: Path, level: str, args: argparse.Namespac
     files = find_files(source)
     lengths = {path: count_characters(path, args.encoding) for path in files.values()}
     counts = Counter[str]()
-    split_words = splitter(str.split if args.tokenized else Tokenizer().words) if level == "word" else None
-    by_words = level == "word"
+    split_words, by_words = splitter_of_corpus(level, args.tokenized), level == "word"
     for split, text in read_splits(files, lengths, args.encoding, by_words):
         if split == "train":
             counts.update(split_words(text) if split_words else count_chars(text))
     tokens = most_frequent(counts, 1)
-    if level == "word" and len(tokens) > args.max_words:
+    if by_words and len(tokens) > args.max_words:
         logger.info("%s different words, of which the most frequent are kept", f"{len(tokens):,}")
         tokens = tokens[: args.max_words]
     encode = encoder(tokens, split_words)
@@ -73,7 +72,7 @@ def build_tokens(source: Path, folder: Path, level: str, args: argparse.Namespac
             file.write(numbers.tobytes())
         sizes[split] += len(numbers)
         unknown[split] += int((numbers == len(tokens)).sum())
-    unit = "characters" if level == "char" else "words"
+    unit = "words" if by_words else "characters"
     for split, size in sizes.items():
         if size < 2:
             raise UserError(f"{source}: {split} has {size} {unit}. Expected more text, at least some hundreds.")
@@ -184,8 +183,13 @@ def splitter(words: Callable[[str], list[str]]) -> Callable[[str], list[str]]:
     return split
 
 
+def splitter_of_corpus(level: str, tokenized: bool) -> Callable[[str], list[str]] | None:
+    """What splits the text that a data set is built of; None for characters."""
+    return splitter(str.split if tokenized else Tokenizer().words) if level == "word" else None
+
+
 def splitter_of(data: TokenDataParams) -> Callable[[str], list[str]] | None:
-    """What splits new text as that of `data` was split; None for characters."""
+    """What splits text that a person writes into words like those of `data`; None for characters."""
     if data.level == "char":
         return None
     return splitter(Tokenizer(data.tokens if data.tokenized else None).words)
